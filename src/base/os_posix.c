@@ -1,0 +1,94 @@
+/* os_posix.c - base on Linux and macOS. */
+#include "base/os.h"
+#include "base/file.h"
+#include "base/str.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+char *os_realpath(const char *path) {
+    return realpath(path, NULL);
+}
+
+int os_mkdir(const char *path) {
+    return mkdir(path, 0755);
+}
+
+char *os_program_path(void) {
+    char path[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
+    return n > 0 ? str_ndup(path, (size_t)n) : str_dup("./unknown");
+}
+
+char *os_user_data_dir(void) {
+    const char *xdg = getenv("XDG_DATA_HOME");
+    if (!str_empty(xdg)) return str_dup(xdg);
+    const char *home = getenv("HOME");
+    return str_fmt("%s/.local/share", str_empty(home) ? "." : home);
+}
+
+bool os_sync(FILE *f) {
+    return fsync(fileno(f)) == 0;
+}
+
+int os_replace(const char *from, const char *to) {
+    return rename(from, to);
+}
+
+int os_pid(void) {
+    return (int)getpid();
+}
+
+bool file_map_open(file_map *m, const char *path, err *e) {
+    *m = (file_map){0};
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return err_sys(e, errno, "open '%.150s'", path);
+    struct stat st;
+    bool ok = fstat(fd, &st) == 0 && S_ISREG(st.st_mode);
+    if (!ok) err_set(e, ERR_FORMAT, "'%.150s' is not a file", path);
+    if (ok && st.st_size > 0) {
+        void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            ok = err_sys(e, errno, "map '%.150s'", path);
+        } else {
+            m->data = p;
+            m->size = (size_t)st.st_size;
+        }
+    }
+    close(fd);
+    return ok;
+}
+
+void file_map_close(file_map *m) {
+    if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    *m = (file_map){0};
+}
+
+void file_map_release(const file_map *m, size_t offset, size_t len) {
+    if (!m->data || offset >= m->size) return;
+    if (len > m->size - offset) len = m->size - offset;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    size_t from = (offset + page - 1) / page * page; /* only pages that lie wholly inside */
+    size_t to = (offset + len) / page * page;
+    if (to > from) madvise((void *)(uintptr_t)(m->data + from), to - from, MADV_DONTNEED);
+}
+
+bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), void *ctx, err *e) {
+    DIR *dir = opendir(path);
+    if (!dir) return err_sys(e, errno, "list '%.150s'", path);
+    for (struct dirent *entry; (entry = readdir(dir));)
+        if (!str_eq(entry->d_name, ".") && !str_eq(entry->d_name, "..") && !fn(ctx, entry->d_name)) break;
+    closedir(dir);
+    return true;
+}
+
+void file_random(void *out, size_t len) {
+    if (getentropy(out, len) != 0) abort();
+}
