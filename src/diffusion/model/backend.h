@@ -1,0 +1,83 @@
+/* backend.h - the compute device: opening one, its memory, and the one place where a graph is run.
+ *
+ * A backend is an accelerator with the CPU behind it (for operations the accelerator lacks), or the CPU alone. It
+ * owns the compute buffer, which grows to the largest graph and is kept between runs; backend_trim() gives it back.
+ * One thread uses a backend at a time. */
+#ifndef MYSTI_DIFFUSION_BACKEND_H
+#define MYSTI_DIFFUSION_BACKEND_H
+
+#include "base/err.h"
+
+#include <ggml-backend.h>
+#include <ggml.h>
+#include <stddef.h>
+
+typedef struct backend backend;
+
+typedef struct backend_device {
+    char name[48];         /* what backend_open() takes: "CPU", "CUDA0", "Vulkan0" */
+    char description[128]; /* the vendor's name for it */
+    bool gpu;
+    size_t memory_total; /* bytes; 0 when the device does not say */
+    size_t memory_free;
+} backend_device;
+
+/* Fills `out` with up to `max` devices in the order of their index; returns how many there are. */
+int backend_list(backend_device *out, int max);
+
+/* name: a device name or its beginning without the number, upper or lower case ("cpu", "cuda", "vulkan1"), or its index
+ * in backend_list(); NULL or "" takes the best one. threads: for the CPU part; <= 0 takes one per core.
+ * NULL on failure, with the reason and the known names in `e`. */
+backend *backend_open(const char *name, int threads, err *e);
+void backend_close(backend *b); /* NULL is fine */
+
+const char *backend_name(const backend *b);
+bool backend_is_cpu(const backend *b);
+int backend_threads(const backend *b);
+
+/* Free and total bytes of the device the backend computes on; either may be NULL. */
+void backend_memory(const backend *b, size_t *free_bytes, size_t *total_bytes);
+
+/* For whoever places weights: the device's backend, which b owns. */
+ggml_backend_t backend_handle(const backend *b);
+
+/* Asked on the computing thread between the operations of a graph (CPU: many times a second; accelerators: before each
+ * graph). When it returns true, the running and all further computations end with ERR_CANCELLED until it returns
+ * false. NULL: never. A call is also a sign that the computation moves on. */
+void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx);
+
+/* Frees the compute buffer; the next graph allocates its own. */
+void backend_trim(backend *b);
+
+/* Bytes of compute buffer now held on all devices (without weights). */
+size_t backend_scratch(const backend *b);
+
+/* --- Graphs ------------------------------------------------------------------------------------------------------ */
+
+/* A graph under construction, alive only inside backend_compute(). Shapes are in ggml order, fastest first:
+ * PyTorch's [n, c, h, w] is ggml's [w, h, c, n]. */
+typedef struct graph {
+    struct ggml_context *ctx; /* holds tensor descriptions only, no data */
+    backend *b;
+    struct graph_io *io; /* private: what to copy in and out */
+    bool overflow;       /* private: too many inputs and outputs */
+} graph;
+
+/* A new F32 / I32 tensor that is filled from `data` before the run. The data stays the caller's and must be valid until
+ * backend_compute() returns. */
+struct ggml_tensor *graph_input_f32(graph *g, const float *data, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);
+struct ggml_tensor *graph_input_i32(graph *g, const int32_t *data, int64_t ne0);
+
+/* Marks an F32 tensor as a result, copied to `dst` (ggml_nelements floats) after the run. */
+void graph_output(graph *g, struct ggml_tensor *t, float *dst);
+
+/* True when the device itself can run this operation (not the CPU in its place). */
+bool graph_supports(const graph *g, const struct ggml_tensor *op);
+
+/* Builds a graph by calling build(g, ctx, e), allocates it, feeds the inputs, runs it and reads the outputs.
+ * `build` returns false with its reason in `e` to give up. ERR_MEMORY when the device has too little, ERR_CANCELLED
+ * when asked to stop, ERR_DEVICE when the device failed. Outputs are written only on success. */
+typedef bool (*graph_build)(graph *g, void *ctx, err *e);
+bool backend_compute(backend *b, graph_build build, void *ctx, err *e);
+
+#endif

@@ -1,0 +1,51 @@
+/* nn.h - the layers every model here is made of: the only place that knows how a convolution, a matrix product, a norm
+ * or attention is done.
+ *
+ * Each appends to the graph and returns the result's tensor; activations are F32. Shapes are given in ggml order
+ * (fastest first) and, in brackets, as PyTorch writes them. Pictures are [w, h, c, n] ([n, c, h, w]), sequences
+ * [c, t, n] ([n, t, c]). Biases may be NULL. */
+#ifndef MYSTI_DIFFUSION_NN_H
+#define MYSTI_DIFFUSION_NN_H
+
+#include "diffusion/model/backend.h"
+
+typedef struct ggml_tensor tensor;
+
+/* y = x W^T + b.  x: [in, ...] ([..., in]), weight: [in, out] ([out, in]), bias: [out]. -> [out, ...] */
+tensor *nn_linear(graph *g, tensor *x, tensor *weight, tensor *bias);
+
+/* x: [w, h, ic, n], weight: [kw, kh, ic, oc] ([oc, ic, kh, kw]) F16 or F32, bias: [oc].
+ * -> [(w + 2 pad - kw) / stride + 1, ..., oc, n]. Its scratch stays below about 64 MB whatever the size. */
+tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride, int pad);
+
+/* Over the channels of a picture in 32 groups. x: [w, h, c, n], weight, bias: [c]. */
+tensor *nn_group_norm(graph *g, tensor *x, tensor *weight, tensor *bias, float eps);
+
+/* Over dimension 0. x: [c, ...], weight, bias: [c]. eps 1e-5. */
+tensor *nn_layer_norm(graph *g, tensor *x, tensor *weight, tensor *bias);
+
+tensor *nn_silu(graph *g, tensor *x);
+tensor *nn_gelu_quick(graph *g, tensor *x); /* x sigmoid(1.702 x): CLIP ViT-L */
+
+/* Gated feed-forward (Shazeer 2020): the first half of x times gelu (erf) of the second. x: [2c, ...] -> [c, ...] */
+tensor *nn_geglu(graph *g, tensor *x);
+
+/* Softmax(q k^T / sqrt(c / heads)) v with the channels split into heads.
+ * q: [c, tq, n], k, v: [c, tk, n] -> [c, tq, n]. causal: a query sees only keys up to its own position (tq == tk).
+ * Never holds more than about 64 MB of scores. */
+tensor *nn_attention(graph *g, tensor *q, tensor *k, tensor *v, int heads, bool causal);
+
+/* Nearest neighbour, twice the size. [w, h, c, n] -> [2w, 2h, c, n] */
+tensor *nn_upsample2(graph *g, tensor *x);
+
+/* 3x3 convolution of stride 2 with one zero column right and one zero row below, as the autoencoder's encoder does. */
+tensor *nn_downsample_asym(graph *g, tensor *x, tensor *weight, tensor *bias);
+
+/* Sinusoidal embedding of timesteps, cosines first (Vaswani et al. 2017; LDM's order). t: [n] -> [dim, n] */
+tensor *nn_timestep_embedding(graph *g, tensor *t, int dim);
+
+/* Picture <-> sequence: [w, h, c, n] -> [c, w h, n], and back. */
+tensor *nn_to_sequence(graph *g, tensor *x);
+tensor *nn_to_picture(graph *g, tensor *x, int64_t w, int64_t h);
+
+#endif
