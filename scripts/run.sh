@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# run.sh [OPTIONS] - sets up, builds and starts the studio; options go to mysti_server (see --help).
+. "$(dirname "$0")/common.sh"
+"$ROOT/scripts/setup.sh"
+"$ROOT/scripts/build.sh"
+mkdir -p "$ROOT/models" "$ROOT/outputs" "$ROOT/data"
+
+# Defaults beside the scripts, unless the caller says otherwise.
+has() { local name=$1; shift; for a in "$@"; do case $a in "$name" | "$name"=*) return 0 ;; esac; done; return 1; }
+defaults=()
+has --model-dir "$@" || defaults+=(--model-dir "$ROOT/models")
+has --output-dir "$@" || defaults+=(--output-dir "$ROOT/outputs")
+has --data-dir "$@" || defaults+=(--data-dir "$ROOT/data")
+say "starting mysti_server"
+exec "$ROOT/build/bin/mysti_server" "${defaults[@]}" "$@"
