@@ -48,11 +48,16 @@ function(mysti_test name)
   set_tests_properties(${name} PROPERTIES TIMEOUT 120)
 endfunction()
 
+if(MYSTI_FUZZ)
+  add_custom_target(mysti_fuzzers) # all of them
+endif()
+
 # mysti_fuzz(name lib ...): one libFuzzer program from name.c; ctest runs it for a few seconds on its corpus/name folder.
 function(mysti_fuzz name)
   add_executable(${name} ${name}.c)
   target_link_libraries(${name} PRIVATE mysti_flags ${ARGN} -fsanitize=fuzzer)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/fuzz)
+  add_dependencies(mysti_fuzzers ${name})
   set(scratch ${CMAKE_BINARY_DIR}/corpus/${name})
   file(MAKE_DIRECTORY ${scratch})
   add_test(NAME ${name} COMMAND ${name} -max_total_time=5 -max_len=65536 -rss_limit_mb=2048
