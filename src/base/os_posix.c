@@ -90,5 +90,9 @@ bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), vo
 }
 
 void file_random(void *out, size_t len) {
-    if (getentropy(out, len) != 0) abort();
+    unsigned char *at = out;
+    for (size_t n; len; at += n, len -= n) {
+        n = len < 256 ? len : 256; /* getentropy gives no more at once */
+        if (getentropy(at, n) != 0) abort();
+    }
 }
