@@ -1,0 +1,76 @@
+/* job.h - one image request on its way: a value, its JSON and its row. No queue, no process. */
+#ifndef MYSTI_SERVER_JOB_H
+#define MYSTI_SERVER_JOB_H
+
+#include "server/db.h"
+#include "server/image_params.h"
+
+typedef enum job_status {
+    JOB_QUEUED,
+    JOB_RUNNING,
+    JOB_DONE,
+    JOB_FAILED,
+    JOB_CANCELLED,
+    JOB_INTERRUPTED, /* its worker or the server died; it waits at the front of the queue to be taken up again */
+} job_status;
+
+const char *job_status_name(job_status s);
+bool job_status_from_name(const char *name, job_status *out);
+bool job_is_over(job_status s);
+
+/* A finished picture of the job. */
+typedef struct job_result {
+    int64_t id; /* in the history; 0 while it is being recorded */
+    int64_t seed;
+    char *file;
+    char *json; /* the history entry; NULL while it is being recorded */
+} job_result;
+
+typedef struct job {
+    int64_t id;
+    char name[24]; /* "j-12" */
+    job_status status;
+    image_params params;
+    char *file_stem;                             /* of its files; unique */
+    int64_t created_ms, started_ms, finished_ms; /* wall time; 0: not yet */
+    int attempts;                                /* times it was started */
+    int deaths;                                  /* workers that died while it ran */
+    err error;                                   /* code 0: none */
+
+    /* Only while it is in the queue. */
+    char phase[16];
+    int step, steps, image;
+    double step_ms;   /* smoothed; 0: unknown */
+    double decode_ms; /* of the last picture; 0: unknown */
+    int64_t phase_since_ms;
+    job_result *results;
+    size_t result_count;
+} job;
+
+job *job_new(const image_params *p); /* copies; status queued, no id yet */
+void job_free(job *j);
+
+const char *job_type(const job *j); /* "txt2img" or "img2img" */
+
+/* "j-12" -> 12; 0 when it is not a job's name. */
+int64_t job_id_from_name(const char *name);
+
+/* The time still needed, or -1 when unknown. */
+int64_t job_eta_ms(const job *j);
+
+/* Appends the job of docs/api.md. position: 1 is next; 0 when not waiting. `results` is the inside of the array, or
+ * NULL to take j->results. */
+void job_write(const job *j, int position, const char *results, buf *out);
+
+/* The code that clients see in job.error, and its HTTP status are err_name()'s. */
+void job_write_error(const err *why, buf *out);
+
+/* ---- rows, on the disk thread --------------------------------------------------------------------------------- */
+
+bool job_insert(db_conn *c, job *j, err *e);       /* sets id, name, file_stem, created_ms */
+bool job_update(db_conn *c, const job *j, err *e); /* status, times, attempts, deaths, error */
+job *job_select(db_conn *c, int64_t id, err *e);   /* NULL: ERR_NOT_FOUND */
+job *job_from_row(sqlite3_stmt *s, err *e);        /* of a query with the columns JOB_COLUMNS */
+#define JOB_COLUMNS "id,status,params,file_stem,created_ms,started_ms,finished_ms,attempts,deaths,error_code,error"
+
+#endif

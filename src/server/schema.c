@@ -1,0 +1,79 @@
+/* schema.c - see schema.h. */
+#include "server/schema.h"
+
+/* images_fts indexes the text columns of images without a copy of them; the triggers keep it in step. Texts of an
+ * entry never change, so there is no trigger for updates. */
+static const char version_1[] =
+    "CREATE TABLE recovery ("
+    "  worker TEXT PRIMARY KEY,"
+    "  request TEXT NOT NULL,"
+    "  saved_ms INTEGER NOT NULL"
+    ") WITHOUT ROWID;"
+
+    "CREATE TABLE settings ("
+    "  key TEXT PRIMARY KEY,"
+    "  value TEXT NOT NULL" /* JSON */
+    ") WITHOUT ROWID;"
+
+    "CREATE TABLE jobs ("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT," /* never used twice: file names and clients remember it */
+    "  status TEXT NOT NULL CHECK (status IN ('queued','running','done','failed','cancelled','interrupted')),"
+    "  params TEXT NOT NULL," /* JSON of image_params */
+    "  init_image TEXT,"      /* of params: what uploads_collect() must keep */
+    "  file_stem TEXT NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  started_ms INTEGER NOT NULL DEFAULT 0,"
+    "  finished_ms INTEGER NOT NULL DEFAULT 0,"
+    "  attempts INTEGER NOT NULL DEFAULT 0,"
+    "  deaths INTEGER NOT NULL DEFAULT 0,"
+    "  error_code TEXT,"
+    "  error TEXT"
+    ");"
+    "CREATE INDEX jobs_open ON jobs (id) WHERE status IN ('queued','running','interrupted');"
+    "CREATE INDEX jobs_status ON jobs (status, id);"
+
+    "CREATE TABLE images ("
+    "  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+    "  file TEXT NOT NULL UNIQUE,"
+    "  thumb TEXT,"
+    "  width INTEGER NOT NULL,"
+    "  height INTEGER NOT NULL,"
+    "  seed INTEGER NOT NULL,"
+    "  model TEXT NOT NULL,"
+    "  prompt TEXT NOT NULL,"
+    "  negative_prompt TEXT NOT NULL,"
+    "  parameters TEXT NOT NULL," /* A1111 text */
+    "  params TEXT NOT NULL,"     /* JSON of image_params */
+    "  job INTEGER REFERENCES jobs (id) ON DELETE SET NULL,"
+    "  job_index INTEGER NOT NULL,"
+    "  created_ms INTEGER NOT NULL,"
+    "  bytes INTEGER NOT NULL,"
+    "  missing INTEGER NOT NULL DEFAULT 0" /* the file was not there at the last look */
+    ");"
+    "CREATE INDEX images_job ON images (job, job_index);"
+    "CREATE INDEX images_shown ON images (id) WHERE missing = 0;"
+
+    "CREATE VIRTUAL TABLE images_fts USING fts5 ("
+    "  prompt, negative_prompt, model, content = 'images', content_rowid = 'id');"
+    "CREATE TRIGGER images_fts_insert AFTER INSERT ON images BEGIN"
+    "  INSERT INTO images_fts (rowid, prompt, negative_prompt, model)"
+    "  VALUES (new.id, new.prompt, new.negative_prompt, new.model);"
+    "END;"
+    "CREATE TRIGGER images_fts_delete AFTER DELETE ON images BEGIN"
+    "  INSERT INTO images_fts (images_fts, rowid, prompt, negative_prompt, model)"
+    "  VALUES ('delete', old.id, old.prompt, old.negative_prompt, old.model);"
+    "END;"
+
+    "CREATE TABLE models ("
+    "  path TEXT PRIMARY KEY,"
+    "  size INTEGER NOT NULL,"
+    "  mtime_ms INTEGER NOT NULL,"
+    "  type TEXT NOT NULL,"
+    "  family TEXT,"
+    "  quantization TEXT,"
+    "  supported INTEGER NOT NULL,"
+    "  reason TEXT"
+    ") WITHOUT ROWID;";
+
+const char *const schema_migrations[] = {version_1};
+const int schema_version = sizeof schema_migrations / sizeof *schema_migrations;
