@@ -1,0 +1,43 @@
+/* schedule.h - which noise levels a picture passes through.
+ *
+ * Pure functions. A sigma is the standard deviation of the noise in a latent whose clean part has scale 1; a timestep
+ * is the index (0 .. 999, fractions allowed) at which the model was trained with that noise. */
+#ifndef MYSTI_DIFFUSION_SAMPLE_SCHEDULE_H
+#define MYSTI_DIFFUSION_SAMPLE_SCHEDULE_H
+
+#include <stdbool.h>
+
+#define SIGMA_TABLE_STEPS 1000
+
+/* A model's training noise levels, rising. */
+typedef struct sigma_table {
+    float sigma[SIGMA_TABLE_STEPS];
+    float log_sigma[SIGMA_TABLE_STEPS];
+} sigma_table;
+
+/* The "scaled linear" betas of latent diffusion: sqrt(beta) rises evenly from sqrt(start) to sqrt(end).
+ * Stable Diffusion 1 and 2: 0.00085, 0.012. */
+void sigma_table_init(sigma_table *t, double beta_start, double beta_end);
+
+/* Both interpolate linearly in log sigma and clamp to the table, as k-diffusion's DiscreteSchedule does. */
+float sigma_from_timestep(const sigma_table *t, float timestep);
+float sigma_to_timestep(const sigma_table *t, float sigma);
+
+/* A way to choose `steps` falling sigmas. */
+typedef struct schedule {
+    const char *name;
+    void (*fill)(const sigma_table *t, int steps, float *sigmas);
+} schedule;
+
+/* By our name or A1111's ("SGM Uniform"); NULL when there is none. */
+const schedule *schedule_find(const char *name);
+extern const char *const schedule_names[]; /* NULL at the end */
+
+/* sigmas: [steps + 1]; the last one is 0. steps >= 1. */
+void schedule_sigmas(const schedule *s, const sigma_table *t, int steps, float *sigmas);
+
+/* Image to image starts in the middle: how many of the last steps run for a strength of 0 .. 1, at least one.
+ * A1111's rule: int(min(strength, 0.999) * steps) + 1. */
+int schedule_image_steps(int steps, float strength);
+
+#endif
