@@ -1,0 +1,8 @@
+mysti_test(test_rng mysti_sample)
+mysti_test(test_sampler mysti_sample)
+
+# Fresh random inputs against the reference, where Python has torch.
+mysti_program(sample_dump SOURCES sample_dump.c LIBS mysti_sample)
+set_target_properties(sample_dump PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+add_test(NAME sample_fresh COMMAND ${CMAKE_SOURCE_DIR}/tools/ref/run.sh sample.py --check $<TARGET_FILE:sample_dump>)
+set_tests_properties(sample_fresh PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
