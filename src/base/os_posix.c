@@ -1,5 +1,6 @@
 /* os_posix.c - base on Linux and macOS. */
 #include "base/os.h"
+#include "base/cpu.h"
 #include "base/file.h"
 #include "base/str.h"
 
@@ -7,6 +8,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/random.h>
@@ -40,6 +42,15 @@ bool os_sync(FILE *f) {
 
 int os_replace(const char *from, const char *to) {
     return rename(from, to);
+}
+
+int cpu_count(void) {
+#ifdef __linux__ /* a container or taskset may allow fewer than there are */
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
+#endif
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
 }
 
 int os_pid(void) {

@@ -1,5 +1,6 @@
 /* os_win.c - base on Windows. */
 #include "base/os.h"
+#include "base/cpu.h"
 #include "base/file.h"
 #include "base/str.h"
 
@@ -55,6 +56,11 @@ int os_replace(const char *from, const char *to) {
     if (MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH)) return 0;
     errno = GetLastError() == ERROR_DISK_FULL ? ENOSPC : EACCES;
     return -1;
+}
+
+int cpu_count(void) {
+    DWORD n = GetActiveProcessorCount(ALL_PROCESSOR_GROUPS);
+    return n > 0 ? (int)n : 1;
 }
 
 int os_pid(void) {

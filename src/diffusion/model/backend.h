@@ -10,7 +10,9 @@
 
 #include <ggml-backend.h>
 #include <ggml.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 typedef struct backend backend;
 
@@ -70,6 +72,9 @@ struct ggml_tensor *graph_input_i32(graph *g, const int32_t *data, int64_t ne0);
 
 /* Marks an F32 tensor as a result, copied to `dst` (ggml_nelements floats) after the run. */
 void graph_output(graph *g, struct ggml_tensor *t, float *dst);
+
+/* Zeroed memory that lives as long as the graph: parameters of custom operations. */
+void *graph_note(graph *g, size_t size);
 
 /* True when the device itself can run this operation (not the CPU in its place). */
 bool graph_supports(const graph *g, const struct ggml_tensor *op);

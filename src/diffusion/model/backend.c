@@ -1,0 +1,323 @@
+/* backend.c - see backend.h. Everything that is ggml's device, scheduler and thread interface is here. */
+#include "diffusion/model/backend.h"
+
+#include "base/cpu.h"
+#include "base/log.h"
+#include "base/str.h"
+
+#include <ggml-cpu.h>
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
+enum { GRAPH_NODES = 16384, GRAPH_IO = 32 };
+
+struct backend {
+    ggml_backend_t device; /* what computes; == cpu without an accelerator */
+    ggml_backend_t cpu;
+    ggml_backend_sched_t sched; /* NULL until the first graph and after a trim */
+    struct ggml_threadpool *pool;
+    void *graph_memory; /* tensor descriptions of the graph under construction */
+    size_t graph_memory_size;
+    int threads;
+    bool (*should_cancel)(void *ctx);
+    void *cancel_ctx;
+};
+
+/* --- Devices ----------------------------------------------------------------------------------------------------- */
+
+static void log_from_ggml(enum ggml_log_level level, const char *text, void *ctx) {
+    (void)ctx;
+    static const log_level levels[] = {[GGML_LOG_LEVEL_WARN] = LOG_WARN, [GGML_LOG_LEVEL_ERROR] = LOG_ERROR};
+    if (level != GGML_LOG_LEVEL_WARN && level != GGML_LOG_LEVEL_ERROR) return; /* the rest is chatter */
+    size_t len = strcspn(text, "\n");
+    if (len) log_write(levels[level], "ggml", "%.*s", (int)len, text);
+}
+
+/* Registers the devices; ggml keeps the list, and doing this again changes nothing. */
+static size_t device_count(void) {
+    ggml_log_set(log_from_ggml, NULL);
+    if (ggml_backend_dev_count() == 0) ggml_backend_load_all(); /* backends built as plug-ins */
+    return ggml_backend_dev_count();
+}
+
+static bool device_is_gpu(ggml_backend_dev_t dev) {
+    enum ggml_backend_dev_type type = ggml_backend_dev_type(dev);
+    return type == GGML_BACKEND_DEVICE_TYPE_GPU || type == GGML_BACKEND_DEVICE_TYPE_IGPU;
+}
+
+int backend_list(backend_device *out, int max) {
+    int n = (int)device_count();
+    for (int i = 0; i < n && i < max; i++) {
+        ggml_backend_dev_t dev = ggml_backend_dev_get((size_t)i);
+        backend_device *d = &out[i];
+        str_copy(d->name, sizeof d->name, ggml_backend_dev_name(dev));
+        str_copy(d->description, sizeof d->description, ggml_backend_dev_description(dev));
+        d->gpu = device_is_gpu(dev);
+        ggml_backend_dev_memory(dev, &d->memory_free, &d->memory_total);
+    }
+    return n;
+}
+
+static ggml_backend_dev_t best_device(void) {
+    ggml_backend_dev_t dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_GPU);
+    if (!dev) dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_IGPU);
+    return dev ? dev : ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+}
+
+/* "cuda" names "CUDA0" (the first one), "cuda1" only "CUDA1". */
+static bool name_matches(const char *device, const char *name) {
+    while (*name && tolower((unsigned char)*name) == tolower((unsigned char)*device)) name++, device++;
+    return !*name && (!*device || (isdigit((unsigned char)*device) && !isdigit((unsigned char)name[-1])));
+}
+
+static ggml_backend_dev_t find_device(const char *name, err *e) {
+    size_t n = device_count();
+    if (str_empty(name)) return best_device();
+    int64_t index;
+    if (str_to_i64(name, &index) && index >= 0 && index < (int64_t)n) return ggml_backend_dev_get((size_t)index);
+    char known[160] = "";
+    for (size_t i = 0; i < n; i++) {
+        ggml_backend_dev_t dev = ggml_backend_dev_get(i);
+        const char *device = ggml_backend_dev_name(dev);
+        if (name_matches(device, name)) return dev;
+        size_t len = strlen(known);
+        if (len < sizeof known) snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", device);
+    }
+    err_set(e, ERR_INVALID, "no compute device '%s' (there is: %s)", name, known);
+    return NULL;
+}
+
+/* --- Opening ----------------------------------------------------------------------------------------------------- */
+
+static bool should_abort(void *ctx) {
+    const backend *b = ctx;
+    return b->should_cancel && b->should_cancel(b->cancel_ctx);
+}
+
+/* Our own pool, so that the threads sleep between graphs: ggml's default polls for work first. */
+static bool open_cpu(backend *b, err *e) {
+    ggml_backend_dev_t dev = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
+    b->cpu = dev ? ggml_backend_dev_init(dev, NULL) : NULL;
+    if (!b->cpu) return err_set(e, ERR_DEVICE, "the CPU backend does not start");
+    struct ggml_threadpool_params params = ggml_threadpool_params_default(b->threads);
+    params.poll = 0;
+    b->pool = ggml_threadpool_new(&params);
+    if (!b->pool) return err_set(e, ERR_DEVICE, "cannot start %d compute threads", b->threads);
+    ggml_backend_cpu_set_n_threads(b->cpu, b->threads);
+    ggml_backend_cpu_set_threadpool(b->cpu, b->pool);
+    ggml_backend_cpu_set_abort_callback(b->cpu, should_abort, b);
+    return true;
+}
+
+static bool open_device(backend *b, ggml_backend_dev_t dev, err *e) {
+    if (!open_cpu(b, e)) return false;
+    if (ggml_backend_dev_type(dev) == GGML_BACKEND_DEVICE_TYPE_CPU) {
+        b->device = b->cpu;
+        return true;
+    }
+    b->device = ggml_backend_dev_init(dev, NULL);
+    if (!b->device) return err_set(e, ERR_DEVICE, "device %s does not start", ggml_backend_dev_name(dev));
+    return true;
+}
+
+backend *backend_open(const char *name, int threads, err *e) {
+    ggml_backend_dev_t dev = find_device(name, e);
+    if (!dev) return NULL;
+    backend *b = mem_alloc(1, sizeof *b);
+    b->threads = threads > 0 ? threads : cpu_count();
+    if (b->threads > GGML_MAX_N_THREADS) b->threads = GGML_MAX_N_THREADS;
+    b->graph_memory_size = ggml_tensor_overhead() * GRAPH_NODES + ggml_graph_overhead_custom(GRAPH_NODES, false);
+    b->graph_memory = mem_alloc(1, b->graph_memory_size);
+    if (open_device(b, dev, e)) return b;
+    backend_close(b);
+    return NULL;
+}
+
+void backend_close(backend *b) {
+    if (!b) return;
+    backend_trim(b);
+    if (b->device && b->device != b->cpu) ggml_backend_free(b->device);
+    if (b->cpu) ggml_backend_free(b->cpu);
+    if (b->pool) ggml_threadpool_free(b->pool);
+    free(b->graph_memory);
+    free(b);
+}
+
+const char *backend_name(const backend *b) {
+    return ggml_backend_dev_name(ggml_backend_get_device(b->device));
+}
+bool backend_is_cpu(const backend *b) {
+    return b->device == b->cpu;
+}
+int backend_threads(const backend *b) {
+    return b->threads;
+}
+ggml_backend_t backend_handle(const backend *b) {
+    return b->device;
+}
+
+void backend_memory(const backend *b, size_t *free_bytes, size_t *total_bytes) {
+    size_t f = 0, t = 0;
+    ggml_backend_dev_memory(ggml_backend_get_device(b->device), &f, &t);
+    if (free_bytes) *free_bytes = f;
+    if (total_bytes) *total_bytes = t;
+}
+
+void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx) {
+    b->should_cancel = should_cancel;
+    b->cancel_ctx = ctx;
+}
+
+void backend_trim(backend *b) {
+    if (b->sched) ggml_backend_sched_free(b->sched);
+    b->sched = NULL;
+}
+
+size_t backend_scratch(const backend *b) {
+    if (!b->sched) return 0;
+    size_t sum = 0;
+    for (int i = 0; i < ggml_backend_sched_get_n_backends(b->sched); i++)
+        sum += ggml_backend_sched_get_buffer_size(b->sched, ggml_backend_sched_get_backend(b->sched, i));
+    return sum;
+}
+
+/* --- Graphs ------------------------------------------------------------------------------------------------------ */
+
+typedef struct port {
+    struct ggml_tensor *tensor;
+    const void *from; /* an input's data */
+    float *to;        /* an output's place */
+} port;
+
+/* Parameters of custom operations live here, as long as the graph. */
+typedef struct note {
+    struct note *next;
+    max_align_t data[];
+} note;
+
+struct graph_io {
+    port ports[GRAPH_IO];
+    int count;
+    note *notes;
+};
+
+static void add_port(graph *g, port p) {
+    if (g->io->count == GRAPH_IO)
+        g->overflow = true;
+    else
+        g->io->ports[g->io->count++] = p;
+}
+
+static struct ggml_tensor *add_input(graph *g, struct ggml_tensor *t, const void *data) {
+    ggml_set_input(t);
+    add_port(g, (port){.tensor = t, .from = data});
+    return t;
+}
+
+struct ggml_tensor *graph_input_f32(graph *g, const float *data, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3) {
+    return add_input(g, ggml_new_tensor_4d(g->ctx, GGML_TYPE_F32, ne0, ne1, ne2, ne3), data);
+}
+
+struct ggml_tensor *graph_input_i32(graph *g, const int32_t *data, int64_t ne0) {
+    return add_input(g, ggml_new_tensor_1d(g->ctx, GGML_TYPE_I32, ne0), data);
+}
+
+void graph_output(graph *g, struct ggml_tensor *t, float *dst) {
+    t = ggml_cont(g->ctx, t); /* a view has no memory of its own to read */
+    ggml_set_output(t);
+    add_port(g, (port){.tensor = t, .to = dst});
+}
+
+void *graph_note(graph *g, size_t size) {
+    note *n = mem_alloc(1, sizeof *n + size);
+    n->next = g->io->notes;
+    g->io->notes = n;
+    return n->data;
+}
+
+bool graph_supports(const graph *g, const struct ggml_tensor *op) {
+    return ggml_backend_supports_op(g->b->device, op);
+}
+
+static struct ggml_cgraph *collect(graph *g) {
+    struct ggml_cgraph *cg = ggml_new_graph_custom(g->ctx, GRAPH_NODES, false);
+    for (int i = 0; i < g->io->count; i++)
+        if (g->io->ports[i].to) ggml_build_forward_expand(cg, g->io->ports[i].tensor);
+    return cg;
+}
+
+static bool need_sched(backend *b, err *e) {
+    if (b->sched) return true;
+    ggml_backend_t both[2] = {b->device, b->cpu};
+    b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, GRAPH_NODES, false, true);
+    return b->sched ? true : err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
+}
+
+static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
+    if (!need_sched(b, e)) return false;
+    ggml_backend_sched_reset(b->sched);
+    if (ggml_backend_sched_alloc_graph(b->sched, cg)) return true;
+    size_t free_bytes;
+    backend_trim(b); /* it may be half allocated */
+    backend_memory(b, &free_bytes, NULL);
+    return err_set(e, ERR_MEMORY, "not enough memory on %s for the computation (%zu MB free)", backend_name(b),
+                   free_bytes >> 20);
+}
+
+static bool execute(backend *b, struct ggml_cgraph *cg, err *e) {
+    switch (ggml_backend_sched_graph_compute(b->sched, cg)) {
+    case GGML_STATUS_SUCCESS:
+        return true;
+    case GGML_STATUS_ABORTED:
+        return err_set(e, ERR_CANCELLED, "cancelled");
+    case GGML_STATUS_ALLOC_FAILED:
+        return err_set(e, ERR_MEMORY, "out of memory on %s", backend_name(b));
+    default:
+        return err_set(e, ERR_DEVICE, "computation failed on %s", backend_name(b));
+    }
+}
+
+static void feed(const graph *g) {
+    for (int i = 0; i < g->io->count; i++) {
+        const port *p = &g->io->ports[i];
+        /* An input that nothing reads has no memory. */
+        if (p->from && p->tensor->buffer) ggml_backend_tensor_set(p->tensor, p->from, 0, ggml_nbytes(p->tensor));
+    }
+}
+
+static void read_back(const graph *g) {
+    for (int i = 0; i < g->io->count; i++) {
+        const port *p = &g->io->ports[i];
+        if (p->to) ggml_backend_tensor_get(p->tensor, p->to, 0, ggml_nbytes(p->tensor));
+    }
+}
+
+static bool run(graph *g, graph_build build, void *ctx, err *e) {
+    if (should_abort(g->b)) return err_set(e, ERR_CANCELLED, "cancelled");
+    if (!build(g, ctx, e)) return false;
+    if (g->overflow) return err_set(e, ERR_INTERNAL, "more than %d inputs and outputs in a graph", GRAPH_IO);
+    struct ggml_cgraph *cg = collect(g);
+    if (!allocate(g->b, cg, e)) return false;
+    feed(g);
+    if (!execute(g->b, cg, e)) return false;
+    read_back(g);
+    return true;
+}
+
+bool backend_compute(backend *b, graph_build build, void *ctx, err *e) {
+    struct graph_io io = {0};
+    graph g = {.b = b, .io = &io};
+    g.ctx = ggml_init((struct ggml_init_params){b->graph_memory_size, b->graph_memory, true});
+    if (!g.ctx) return err_set(e, ERR_MEMORY, "cannot create a graph");
+    bool ok = run(&g, build, ctx, e);
+    while (io.notes) {
+        note *n = io.notes;
+        io.notes = n->next;
+        free(n);
+    }
+    ggml_free(g.ctx);
+    return ok;
+}

@@ -1,0 +1,176 @@
+/* nn.c - see nn.h. Two ways are chosen by what the backend is: on the CPU convolutions and group norms go through
+ * nn_cpu, elsewhere through ggml's own operations. */
+#include "diffusion/model/nn.h"
+
+#include "diffusion/model/nn_cpu.h"
+
+#include <math.h>
+
+enum { GROUPS = 32 };
+static const int64_t patch_limit = 32 << 20;       /* bytes of patches at once on the CPU */
+static const int64_t device_patch_limit = 1 << 28; /* and on an accelerator */
+static const int64_t score_limit = 64 << 20;       /* bytes of attention scores at once */
+
+tensor *nn_linear(graph *g, tensor *x, tensor *weight, tensor *bias) {
+    tensor *y = ggml_mul_mat(g->ctx, weight, x);
+    return bias ? ggml_add(g->ctx, y, bias) : y;
+}
+
+/* --- Convolution ------------------------------------------------------------------------------------------------- */
+
+/* Patches times kernel for one band: [ow rows, oc], which is the band in the picture's own layout. */
+static tensor *conv_band_product(graph *g, tensor *x, tensor *kernel, const conv_band *band) {
+    tensor *patches = cpu_patches(g, x, kernel, band);
+    return ggml_mul_mat(g->ctx, patches, ggml_reshape_2d(g->ctx, kernel, patches->ne[0], kernel->ne[3]));
+}
+
+/* Patches of the whole picture would be nine times the picture, so they are made for some rows at a time. */
+static tensor *conv_cpu(graph *g, tensor *x, tensor *kernel, tensor *bias, conv_band band) {
+    const int64_t row_bytes =
+        band.ow * kernel->ne[0] * kernel->ne[1] * kernel->ne[2] * (int64_t)ggml_type_size(kernel->type);
+    int64_t step = patch_limit / row_bytes;
+    if (step < 1) step = 1;
+    tensor *out = NULL;
+    for (band.image = 0; band.image < x->ne[3]; band.image++) {
+        for (band.row = 0; band.row < band.oh; band.row += step) {
+            band.rows = band.oh - band.row < step ? band.oh - band.row : step;
+            out = cpu_place(g, out, conv_band_product(g, x, kernel, &band), bias, &band, x->ne[3]);
+        }
+    }
+    return out;
+}
+
+static tensor *conv_device(graph *g, tensor *x, tensor *kernel, const conv_band *band) {
+    const int s = band->stride, p = band->pad;
+    const int64_t patch = kernel->ne[0] * kernel->ne[1] * kernel->ne[2] * (int64_t)ggml_type_size(kernel->type);
+    if (band->ow * band->oh * x->ne[3] * patch > device_patch_limit) {
+        tensor *direct = ggml_conv_2d_direct(g->ctx, kernel, x, s, s, p, p, 1, 1);
+        if (graph_supports(g, direct)) return direct;
+    }
+    return ggml_conv_2d(g->ctx, kernel, x, s, s, p, p, 1, 1);
+}
+
+/* A vector over channels, shaped so that it is added to (or multiplied with) a picture. */
+static tensor *per_channel(graph *g, tensor *v) {
+    return ggml_reshape_4d(g->ctx, v, 1, 1, v->ne[0], 1);
+}
+
+tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride, int pad) {
+    conv_band band = {.stride = stride, .pad = pad};
+    band.ow = (x->ne[0] + 2 * pad - weight->ne[0]) / stride + 1;
+    band.oh = (x->ne[1] + 2 * pad - weight->ne[1]) / stride + 1;
+    if (backend_is_cpu(g->b)) return conv_cpu(g, x, weight, bias, band);
+    tensor *y = conv_device(g, x, weight, &band);
+    return bias ? ggml_add(g->ctx, y, per_channel(g, bias)) : y;
+}
+
+tensor *nn_downsample_asym(graph *g, tensor *x, tensor *weight, tensor *bias) {
+    return nn_conv2d(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), weight, bias, 2, 0);
+}
+
+tensor *nn_upsample2(graph *g, tensor *x) {
+    return ggml_upscale(g->ctx, x, 2, GGML_SCALE_MODE_NEAREST);
+}
+
+/* --- Norms and activations --------------------------------------------------------------------------------------- */
+
+tensor *nn_group_norm(graph *g, tensor *x, tensor *weight, tensor *bias, float eps) {
+    if (backend_is_cpu(g->b)) return cpu_group_norm(g, x, weight, bias, GROUPS, eps);
+    tensor *y = ggml_group_norm(g->ctx, x, GROUPS, eps);
+    return ggml_add(g->ctx, ggml_mul(g->ctx, y, per_channel(g, weight)), per_channel(g, bias));
+}
+
+tensor *nn_layer_norm(graph *g, tensor *x, tensor *weight, tensor *bias) {
+    tensor *y = ggml_norm(g->ctx, x, 1e-5f);
+    return ggml_add(g->ctx, ggml_mul(g->ctx, y, weight), bias);
+}
+
+tensor *nn_silu(graph *g, tensor *x) {
+    return ggml_silu(g->ctx, x);
+}
+
+/* Not ggml_gelu_quick: on the CPU that is a table of F16 values. */
+tensor *nn_gelu_quick(graph *g, tensor *x) {
+    return ggml_mul(g->ctx, x, ggml_sigmoid(g->ctx, ggml_scale(g->ctx, x, 1.702f)));
+}
+
+tensor *nn_geglu(graph *g, tensor *x) {
+    return ggml_geglu_erf_swapped(g->ctx, x);
+}
+
+/* --- Attention --------------------------------------------------------------------------------------------------- */
+
+/* [c, t, n] -> [c / heads, t, heads, n], a view unless `width` pads the head with zeros. */
+static tensor *split_heads(graph *g, tensor *x, int heads, int64_t width) {
+    const int64_t d = x->ne[0] / heads;
+    tensor *y = ggml_reshape_4d(g->ctx, x, d, heads, x->ne[1], x->ne[2]);
+    if (width > d) y = ggml_pad(g->ctx, y, (int)(width - d), 0, 0, 0);
+    return ggml_permute(g->ctx, y, 0, 2, 1, 3);
+}
+
+/* Softmax of all scores of some queries. q, k, v: [d, t, heads, n] -> [c, t, n] */
+static tensor *attend(graph *g, tensor *q, tensor *k, tensor *vt, float scale, bool causal) {
+    tensor *scores = ggml_mul_mat(g->ctx, k, q);
+    if (causal) scores = ggml_diag_mask_inf(g->ctx, scores, 0);
+    scores = ggml_soft_max_ext(g->ctx, scores, NULL, scale, 0.0f);
+    tensor *y = ggml_cont(g->ctx, ggml_permute(g->ctx, ggml_mul_mat(g->ctx, vt, scores), 0, 2, 1, 3));
+    return ggml_reshape_3d(g->ctx, y, y->ne[0] * y->ne[1], y->ne[2], y->ne[3]);
+}
+
+/* As many queries at a time as score_limit allows. */
+static tensor *attention_split(graph *g, tensor *q, tensor *k, tensor *v, int heads, float scale, bool causal) {
+    const int64_t d = q->ne[0] / heads, row = k->ne[1] * heads * q->ne[2] * (int64_t)sizeof(float);
+    int64_t step = causal || row == 0 ? q->ne[1] : score_limit / row;
+    if (step < 1) step = 1;
+    tensor *qh = split_heads(g, q, heads, d), *kh = split_heads(g, k, heads, d);
+    tensor *vt = ggml_cont(g->ctx, ggml_permute(g->ctx, split_heads(g, v, heads, d), 1, 0, 2, 3));
+    tensor *out = NULL;
+    for (int64_t t = 0; t < q->ne[1]; t += step) {
+        const int64_t count = q->ne[1] - t < step ? q->ne[1] - t : step;
+        tensor *part =
+            ggml_view_4d(g->ctx, qh, d, count, heads, q->ne[2], qh->nb[1], qh->nb[2], qh->nb[3], (size_t)t * qh->nb[1]);
+        part = attend(g, part, kh, vt, scale, causal);
+        out = out ? ggml_concat(g->ctx, out, part, 1) : part;
+    }
+    return out;
+}
+
+/* Flash attention (Dao et al. 2022), which holds no scores. NULL when the device has none for this width of head.
+ * ggml's fast path on the CPU wants heads of a multiple of 16 channels: zeros change neither scores nor values. */
+static tensor *attention_flash(graph *g, tensor *q, tensor *k, tensor *v, int heads, float scale) {
+    const int64_t d = q->ne[0] / heads, width = backend_is_cpu(g->b) ? (d + 15) / 16 * 16 : d;
+    tensor *qh = split_heads(g, q, heads, width), *kh = split_heads(g, k, heads, width);
+    tensor *vh = split_heads(g, v, heads, width);
+    if (!backend_is_cpu(g->b)) {
+        kh = ggml_cast(g->ctx, kh, GGML_TYPE_F16);
+        vh = ggml_cast(g->ctx, vh, GGML_TYPE_F16);
+    }
+    tensor *y = ggml_flash_attn_ext(g->ctx, qh, kh, vh, NULL, scale, 0.0f, 0.0f);
+    if (!graph_supports(g, y)) return NULL;
+    ggml_prec_set_acc(y, GGML_PREC_F32);
+    if (width > d)
+        y = ggml_cont(g->ctx, ggml_view_4d(g->ctx, y, d, heads, q->ne[1], q->ne[2], y->nb[1], y->nb[2], y->nb[3], 0));
+    return ggml_reshape_3d(g->ctx, y, q->ne[0], q->ne[1], q->ne[2]);
+}
+
+tensor *nn_attention(graph *g, tensor *q, tensor *k, tensor *v, int heads, bool causal) {
+    const float scale = 1.0f / sqrtf((float)(q->ne[0] / heads));
+    tensor *y = causal ? NULL : attention_flash(g, q, k, v, heads, scale);
+    return y ? y : attention_split(g, q, k, v, heads, scale, causal);
+}
+
+/* --- Shapes ------------------------------------------------------------------------------------------------------ */
+
+tensor *nn_timestep_embedding(graph *g, tensor *t, int dim) {
+    return ggml_timestep_embedding(g->ctx, t, dim, 10000);
+}
+
+tensor *nn_to_sequence(graph *g, tensor *x) {
+    tensor *flat = ggml_reshape_3d(g->ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]);
+    return ggml_cont(g->ctx, ggml_permute(g->ctx, flat, 1, 0, 2, 3));
+}
+
+tensor *nn_to_picture(graph *g, tensor *x, int64_t w, int64_t h) {
+    tensor *planes = ggml_cont(g->ctx, ggml_permute(g->ctx, x, 1, 0, 2, 3));
+    return ggml_reshape_4d(g->ctx, planes, w, h, x->ne[0], x->ne[2]);
+}
