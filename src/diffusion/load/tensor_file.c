@@ -1,0 +1,152 @@
+/* tensor_file.c - see tensor_file.h. */
+#include "diffusion/load/tensor_file.h"
+#include "base/file.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "diffusion/load/gguf.h"
+#include "diffusion/load/safetensors.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct tensor_file {
+    char *path;
+    file_map map; /* data == NULL when the bytes are the caller's */
+    const unsigned char *data;
+    size_t size;
+    tensor_format format;
+    tensor_table table;
+};
+
+/* torch.save writes a zip; before that a bare pickle of protocol 2 or later. */
+static bool is_pickle(const unsigned char *data, size_t size) {
+    if (size >= 4 && memcmp(data, "PK\3\4", 4) == 0) return true;
+    return size >= 2 && data[0] == 0x80 && data[1] >= 2 && data[1] <= 5;
+}
+
+static bool read_header(tensor_file *f, err *e) {
+    if (gguf_is(f->data, f->size)) {
+        f->format = TENSOR_FORMAT_GGUF;
+        return gguf_read(&f->table, f->data, f->size, e);
+    }
+    if (safetensors_is(f->data, f->size)) {
+        f->format = TENSOR_FORMAT_SAFETENSORS;
+        return safetensors_read(&f->table, f->data, f->size, e);
+    }
+    if (is_pickle(f->data, f->size))
+        return err_set(e, ERR_UNSUPPORTED,
+                       "a pickle checkpoint can run any program and is not opened; convert it to safetensors");
+    return err_set(e, ERR_FORMAT, "neither a safetensors nor a GGUF file");
+}
+
+static tensor_file *finish_open(tensor_file *f, err *e) {
+    if (read_header(f, e)) return f;
+    err_wrap(e, "'%.60s'", path_base(f->path));
+    tensor_file_close(f);
+    return NULL;
+}
+
+tensor_file *tensor_file_open(const char *path, err *e) {
+    tensor_file *f = mem_alloc(1, sizeof *f);
+    f->path = str_dup(path);
+    if (!file_map_open(&f->map, path, e)) {
+        tensor_file_close(f);
+        return NULL;
+    }
+    f->data = f->map.data;
+    f->size = f->map.size;
+    return finish_open(f, e);
+}
+
+tensor_file *tensor_file_open_memory(const char *name, const void *data, size_t size, err *e) {
+    tensor_file *f = mem_alloc(1, sizeof *f);
+    f->path = str_dup(name);
+    f->data = data;
+    f->size = size;
+    return finish_open(f, e);
+}
+
+void tensor_file_close(tensor_file *f) {
+    if (!f) return;
+    tensor_table_free(&f->table);
+    file_map_close(&f->map);
+    free(f->path);
+    free(f);
+}
+
+const char *tensor_file_path(const tensor_file *f) {
+    return f->path;
+}
+
+tensor_format tensor_file_format(const tensor_file *f) {
+    return f->format;
+}
+
+uint64_t tensor_file_size(const tensor_file *f) {
+    return f->size;
+}
+
+size_t tensor_file_count(const tensor_file *f) {
+    return f->table.count;
+}
+
+const tensor_info *tensor_file_at(const tensor_file *f, size_t index) {
+    return &f->table.tensors[index];
+}
+
+const tensor_info *tensor_file_find(const tensor_file *f, const char *name) {
+    size_t i;
+    return name_index_get(&f->table.by_name, name, &i) ? &f->table.tensors[i] : NULL;
+}
+
+const void *tensor_file_data(const tensor_file *f, const tensor_info *t) {
+    return f->data + t->offset;
+}
+
+const void *tensor_file_base(const tensor_file *f) {
+    return f->data;
+}
+
+void tensor_file_release(const tensor_file *f, const tensor_info *t) {
+    file_map_release(&f->map, (size_t)t->offset, (size_t)t->nbytes);
+}
+
+static const meta_value *find_meta(const tensor_file *f, const char *key) {
+    size_t i;
+    return name_index_get(&f->table.meta_by_key, key, &i) ? &f->table.meta[i] : NULL;
+}
+
+bool tensor_file_meta_str(const tensor_file *f, const char *key, const char **out) {
+    const meta_value *v = find_meta(f, key);
+    if (!v || v->kind != META_STR) return false;
+    *out = v->u.str;
+    return true;
+}
+
+bool tensor_file_meta_i64(const tensor_file *f, const char *key, int64_t *out) {
+    const meta_value *v = find_meta(f, key);
+    if (!v || v->kind != META_INT) return false;
+    *out = v->u.i;
+    return true;
+}
+
+bool tensor_file_meta_f64(const tensor_file *f, const char *key, double *out) {
+    const meta_value *v = find_meta(f, key);
+    if (!v || (v->kind != META_FLOAT && v->kind != META_INT)) return false;
+    *out = v->kind == META_FLOAT ? v->u.f : (double)v->u.i;
+    return true;
+}
+
+bool tensor_file_meta_bool(const tensor_file *f, const char *key, bool *out) {
+    const meta_value *v = find_meta(f, key);
+    if (!v || v->kind != META_BOOL) return false;
+    *out = v->u.i != 0;
+    return true;
+}
+
+bool tensor_file_meta_array_len(const tensor_file *f, const char *key, uint64_t *out) {
+    const meta_value *v = find_meta(f, key);
+    if (!v || v->kind != META_ARRAY) return false;
+    *out = v->u.len;
+    return true;
+}

@@ -1,0 +1,107 @@
+/* tensor_table.c - see tensor_table.h. */
+#include "diffusion/load/tensor_table.h"
+#include "base/str.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { DIMS_MAX = 8 }; /* what a file may say; beyond 4 they are merged */
+
+void tensor_table_free(tensor_table *t) {
+    name_index_free(&t->by_name);
+    name_index_free(&t->meta_by_key);
+    for (size_t i = 0; i < t->owned_count; i++) free(t->owned[i]);
+    free(t->owned);
+    free(t->tensors);
+    free(t->meta);
+    *t = (tensor_table){0};
+}
+
+static void *grow(void *items, size_t count, size_t *cap, size_t size) {
+    if (count < *cap) return items;
+    *cap = *cap ? *cap * 2 : 64;
+    return mem_resize(items, *cap * size);
+}
+
+char *tensor_table_keep(tensor_table *t, const void *s, size_t len) {
+    if (memchr(s, 0, len) || !str_is_utf8(s, len)) return NULL;
+    t->owned = grow(t->owned, t->owned_count, &t->owned_cap, sizeof *t->owned);
+    return t->owned[t->owned_count++] = str_ndup(s, len);
+}
+
+/* ggml's order, four dimensions, the outermost merged; false when a number does not fit. */
+static bool fill_shape(tensor_info *info, const tensor_entry *entry) {
+    info->n_dims = (int)(entry->n_dims < 4 ? entry->n_dims : 4);
+    for (int i = 0; i < 4; i++) info->ne[i] = 1;
+    for (size_t i = 0; i < entry->n_dims; i++) {
+        uint64_t d = entry->dims[entry->outer_first ? entry->n_dims - 1 - i : i];
+        int64_t *slot = &info->ne[i < 4 ? i : 3];
+        if (d > INT64_MAX || (d && *slot > INT64_MAX / (int64_t)d)) return false;
+        *slot *= (int64_t)d;
+    }
+    return true;
+}
+
+static bool fill_place(tensor_info *info, const tensor_entry *entry, err *e) {
+    int64_t bytes;
+    if (!fill_shape(info, entry) || !tensor_type_size(info->type, info->ne, &bytes))
+        return err_set(e, ERR_FORMAT,
+                       "tensor '%.100s': impossible shape [%" PRId64 ",%" PRId64 ",%" PRId64 ",%" PRId64
+                       "] for type %s",
+                       info->name, info->ne[3], info->ne[2], info->ne[1], info->ne[0], tensor_type_name(info->type));
+    info->nbytes = (uint64_t)bytes;
+    uint64_t room = entry->file_size - entry->data_start;
+    if (entry->offset > room || info->nbytes > room - entry->offset)
+        return err_set(e, ERR_FORMAT,
+                       "tensor '%.100s': %" PRIu64 " bytes at %" PRIu64 " lie beyond the file's end (is it complete?)",
+                       info->name, info->nbytes, entry->offset);
+    info->offset = entry->data_start + entry->offset;
+    return true;
+}
+
+bool tensor_table_add(tensor_table *t, const tensor_entry *entry, err *e) {
+    int shown = (int)(entry->name_len < 100 ? entry->name_len : 100);
+    if (t->count >= TENSOR_COUNT_MAX) return err_set(e, ERR_FORMAT, "more than %d tensors", TENSOR_COUNT_MAX);
+    if (entry->name_len == 0 || entry->name_len > TENSOR_NAME_MAX)
+        return err_set(e, ERR_FORMAT, "tensor %zu: name of %zu bytes", t->count, entry->name_len);
+    if (entry->n_dims > DIMS_MAX)
+        return err_set(e, ERR_FORMAT, "tensor '%.*s': %zu dimensions", shown, entry->name, entry->n_dims);
+    tensor_info info = {.name = tensor_table_keep(t, entry->name, entry->name_len), .type = entry->type};
+    if (!info.name) return err_set(e, ERR_FORMAT, "tensor %zu: name is not UTF-8 text", t->count);
+    if (!fill_place(&info, entry, e)) return false;
+    if (!name_index_put(&t->by_name, info.name, t->count))
+        return err_set(e, ERR_FORMAT, "tensor '%.100s' occurs twice", info.name);
+    t->tensors = grow(t->tensors, t->count, &t->cap, sizeof *t->tensors);
+    t->tensors[t->count++] = info;
+    return true;
+}
+
+bool tensor_table_add_meta(tensor_table *t, const char *key, size_t key_len, meta_value value, err *e) {
+    if (t->meta_count >= TENSOR_META_MAX) return err_set(e, ERR_FORMAT, "more than %d metadata keys", TENSOR_META_MAX);
+    const char *kept = tensor_table_keep(t, key, key_len);
+    if (!kept) return err_set(e, ERR_FORMAT, "metadata key %zu is not UTF-8 text", t->meta_count);
+    if (!name_index_put(&t->meta_by_key, kept, t->meta_count))
+        return err_set(e, ERR_FORMAT, "metadata key '%.100s' occurs twice", kept);
+    t->meta = grow(t->meta, t->meta_count, &t->meta_cap, sizeof *t->meta);
+    t->meta[t->meta_count++] = value;
+    return true;
+}
+
+static int compare_place(const void *a, const void *b) {
+    const tensor_info *x = *(const tensor_info *const *)a, *y = *(const tensor_info *const *)b;
+    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
+    return x->nbytes < y->nbytes ? -1 : x->nbytes > y->nbytes; /* empty ones first */
+}
+
+bool tensor_table_check_overlap(const tensor_table *t, err *e) {
+    const tensor_info **sorted = mem_alloc(t->count, sizeof *sorted);
+    for (size_t i = 0; i < t->count; i++) sorted[i] = &t->tensors[i];
+    qsort(sorted, t->count, sizeof *sorted, compare_place);
+    bool ok = true;
+    for (size_t i = 1; i < t->count && ok; i++)
+        if (sorted[i - 1]->offset + sorted[i - 1]->nbytes > sorted[i]->offset)
+            ok = err_set(e, ERR_FORMAT, "tensor '%.80s' overlaps tensor '%.80s'", sorted[i]->name, sorted[i - 1]->name);
+    free(sorted);
+    return ok;
+}
