@@ -2,6 +2,7 @@
 #include "base/os.h"
 #include "base/cpu.h"
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/str.h"
 
 #include <dirent.h>
@@ -10,6 +11,7 @@
 #include <limits.h>
 #include <sched.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
 #include <sys/stat.h>
@@ -51,6 +53,35 @@ int cpu_count(void) {
 #endif
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;
+}
+
+/* The number behind `key` in a file of "key number" lines; the file's first number for an empty key. 0: not there. */
+static uint64_t number_in(const char *path, const char *key) {
+    FILE *f = fopen(path, "re");
+    if (!f) return 0;
+    char line[256];
+    uint64_t n = 0;
+    size_t len = strlen(key);
+    while (n == 0 && fgets(line, sizeof line, f)) {
+        if (strncmp(line, key, len) == 0) n = strtoull(line + len, NULL, 10); /* 0 for "max" */
+    }
+    fclose(f);
+    return n;
+}
+
+memory_info memory_status(void) {
+    long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
+    memory_info m = {.total = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0};
+    m.available = number_in("/proc/meminfo", "MemAvailable:") * 1024;
+    if (m.available == 0) m.available = m.total;
+    /* A container's own limit (cgroup 2); its file cache can be dropped. */
+    uint64_t limit = number_in("/sys/fs/cgroup/memory.max", "");
+    if (limit == 0 || limit >= m.total) return m;
+    uint64_t used = number_in("/sys/fs/cgroup/memory.stat", "anon ");
+    uint64_t left = used < limit ? limit - used : 0;
+    m.total = limit;
+    if (left < m.available) m.available = left;
+    return m;
 }
 
 int os_pid(void) {

@@ -2,6 +2,7 @@
 #include "base/os.h"
 #include "base/cpu.h"
 #include "base/file.h"
+#include "base/memory.h"
 #include "base/str.h"
 
 #define WIN32_LEAN_AND_MEAN
@@ -61,6 +62,12 @@ int os_replace(const char *from, const char *to) {
 int cpu_count(void) {
     DWORD n = GetActiveProcessorCount(ALL_PROCESSOR_GROUPS);
     return n > 0 ? (int)n : 1;
+}
+
+memory_info memory_status(void) {
+    MEMORYSTATUSEX s = {.dwLength = sizeof s};
+    if (!GlobalMemoryStatusEx(&s)) return (memory_info){0};
+    return (memory_info){.total = s.ullTotalPhys, .available = s.ullAvailPhys};
 }
 
 int os_pid(void) {

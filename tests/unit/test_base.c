@@ -6,6 +6,7 @@
 #include "base/err.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/path.h"
 #include "base/str.h"
 
@@ -302,6 +303,13 @@ static void log_lines_cannot_be_forged(void **state) {
     remove_tree(dir);
 }
 
+static void memory_is_known(void **state) {
+    (void)state;
+    memory_info m = memory_status();
+    assert_true(m.total > 1 << 20);
+    assert_true(m.available > 0 && m.available <= m.total);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(err_keeps_cause_and_context),
@@ -318,6 +326,7 @@ int main(void) {
         cmocka_unit_test(mapping_survives_release),
         cmocka_unit_test(arguments_in_every_form),
         cmocka_unit_test(http_date_is_rfc9110),
+        cmocka_unit_test(memory_is_known),
         cmocka_unit_test(log_lines_cannot_be_forged),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
