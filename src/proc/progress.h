@@ -11,8 +11,9 @@
 enum { PROGRESS_PATIENCE_MS = 60000, PROGRESS_STEPS_FACTOR = 20, PROGRESS_SAMPLES = 31 };
 
 typedef struct progress_watch {
-    worker_progress_info last; /* as of the last answer while at work */
     bool at_work;
+    worker_progress_info step;         /* the first answer that showed the present step */
+    int64_t stamp_ms;                  /* in the last answer */
     int64_t moved_at;                  /* our time when the stamp last moved */
     int32_t step_ms[PROGRESS_SAMPLES]; /* a ring */
     unsigned samples;                  /* ever taken */

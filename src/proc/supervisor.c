@@ -281,16 +281,18 @@ static handler *const table[SUP_STATE_COUNT][SUP_EVENT_COUNT] = {
                        [SUP_EV_TIMER] = safe_timer},
 };
 
-/* What a process says counts only while there is one, and it has not been told to end. */
+/* What a process says counts only while there is one, and it has not been told to end; and only its first answer can
+ * be the first thing it says. */
 static bool is_stale(const supervisor *s, sup_event_type type) {
     switch (type) {
     case SUP_EV_HEALTH_OK:
     case SUP_EV_HEALTH_MISS:
+        return !s->live || s->ending;
     case SUP_EV_NO_PROGRESS:
     case SUP_EV_RESTORED:
     case SUP_EV_RESTORE_FAILED:
     case SUP_EV_WORK_DONE:
-        return !s->live || s->ending;
+        return !s->live || s->ending || !s->answered;
     case SUP_EV_EXITED:
         return !s->live;
     case SUP_EV_TIMER:
