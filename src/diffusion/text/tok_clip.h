@@ -2,8 +2,9 @@
  * use.
  *
  * The vocabulary is a constant table made at build time, so there is nothing to open. Text is UTF-8; bytes that are
- * not become U+FFFD. As in the original, runs of white space are one separator and letters are lower-cased.
- * Different from the original: HTML entities stay as they are written, and mojibake is not repaired (ftfy). */
+ * not become U+FFFD. As in the original, white space separates, letters are lower-cased, and letters, numbers and the
+ * rest are told apart by Unicode's categories. Different from the original: HTML entities stay as they are written, and
+ * text is neither normalised nor repaired (ftfy). */
 #ifndef MYSTI_DIFFUSION_TOK_CLIP_H
 #define MYSTI_DIFFUSION_TOK_CLIP_H
 
@@ -12,12 +13,8 @@
 
 enum { TOK_CLIP_BOS = 49406, TOK_CLIP_EOS = 49407, TOK_CLIP_COUNT = 49408 };
 
-/* Tokenizes len bytes without BOS and EOS. Writes up to `max` tokens to `out` and returns how many there are in all
- * (at most one per byte, more only for U+FFFD replacing a byte: 3 per byte). */
+/* Tokenizes len bytes without BOS and EOS. Writes up to `max` tokens to `out` and returns how many there are in all: at
+ * most three per byte. A word of more than 1024 bytes is cut there, which bounds the time. */
 size_t tok_clip_encode(const char *text, size_t len, int32_t *out, size_t max);
-
-/* The token's bytes; *end_of_word tells whether a word ends with it. BOS and EOS give their names. Returns the length,
- * at most `cap` bytes are written. */
-size_t tok_clip_bytes(int32_t token, char *out, size_t cap, int *end_of_word);
 
 #endif
