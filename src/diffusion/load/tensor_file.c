@@ -107,8 +107,8 @@ const void *tensor_file_base(const tensor_file *f) {
     return f->data;
 }
 
-void tensor_file_release(const tensor_file *f, const tensor_info *t) {
-    file_map_release(&f->map, (size_t)t->offset, (size_t)t->nbytes);
+void tensor_file_release(const tensor_file *f, uint64_t offset, uint64_t len) {
+    file_map_release(&f->map, (size_t)offset, (size_t)len);
 }
 
 static const meta_value *find_meta(const tensor_file *f, const char *key) {

@@ -46,8 +46,8 @@ const void *tensor_file_data(const tensor_file *f, const tensor_info *t);
 /* The whole mapping (page aligned when opened by path). */
 const void *tensor_file_base(const tensor_file *f);
 
-/* The tensor's pages leave resident memory; a later access reads them again. */
-void tensor_file_release(const tensor_file *f, const tensor_info *t);
+/* The pages that lie wholly in this part of the file leave resident memory; a later access reads them again. */
+void tensor_file_release(const tensor_file *f, uint64_t offset, uint64_t len);
 
 /* Metadata: GGUF's key-value pairs, safetensors' "__metadata__" (strings only). Each is false, with *out untouched,
  * when the key is missing, of another kind, or out of range. Strings are borrowed, NUL-terminated, and hold no NUL. */

@@ -75,7 +75,8 @@ struct ggml_tensor *weights_tensor_nd(weights *w, err *e, weights_use use, const
 typedef bool (*weights_progress)(void *ctx, float done);
 
 /* Phase 2. Gives memory on `backend` and contents to every tensor asked for since the last commit (so components may go
- * to different backends). Buffers are marked as weights for ggml_backend_sched. `progress` may be NULL. */
+ * to different backends). Buffers are marked as weights for ggml_backend_sched. `progress` may be NULL. After a failure
+ * some tensors have no contents: close the weights. */
 bool weights_commit(weights *w, ggml_backend_t backend, weights_progress progress, void *ctx, err *e);
 
 /* The mapped pages of every tensor whose name starts with prefix leave resident memory; they stay usable and are read
