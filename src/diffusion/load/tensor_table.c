@@ -91,15 +91,17 @@ bool tensor_table_add_meta(tensor_table *t, const char *key, size_t key_len, met
 static int compare_place(const void *a, const void *b) {
     const tensor_info *x = *(const tensor_info *const *)a, *y = *(const tensor_info *const *)b;
     if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
-    return x->nbytes < y->nbytes ? -1 : x->nbytes > y->nbytes; /* empty ones first */
+    return 0; /* the same place: an overlap in either order */
 }
 
 bool tensor_table_check_overlap(const tensor_table *t, err *e) {
     const tensor_info **sorted = mem_alloc(t->count, sizeof *sorted);
-    for (size_t i = 0; i < t->count; i++) sorted[i] = &t->tensors[i];
-    qsort(sorted, t->count, sizeof *sorted, compare_place);
+    size_t n = 0;
+    for (size_t i = 0; i < t->count; i++)
+        if (t->tensors[i].nbytes) sorted[n++] = &t->tensors[i];
+    qsort(sorted, n, sizeof *sorted, compare_place);
     bool ok = true;
-    for (size_t i = 1; i < t->count && ok; i++)
+    for (size_t i = 1; i < n && ok; i++)
         if (sorted[i - 1]->offset + sorted[i - 1]->nbytes > sorted[i]->offset)
             ok = err_set(e, ERR_FORMAT, "tensor '%.80s' overlaps tensor '%.80s'", sorted[i]->name, sorted[i - 1]->name);
     free(sorted);

@@ -1,0 +1,1 @@
+mysti_test(test_model_file mysti_modelfile)
