@@ -73,7 +73,7 @@ typedef enum diffusion_prediction {
 
 /* False when `name` is none of "auto", "eps" ("epsilon"), "v" ("v_prediction"). */
 bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out);
-const char *diffusion_prediction_name(diffusion_prediction prediction);
+const char *diffusion_prediction_name(diffusion_prediction p);
 
 /* Paths of safetensors or GGUF files, NULL for none. At least `model` (a whole checkpoint) or `diffusion_model` (only
  * the UNet) is needed; a separate file wins over the same part of `model`. */
@@ -91,6 +91,7 @@ typedef struct diffusion_options {
     const char *device; /* name of a device; NULL: the first GPU, else the CPU */
     int threads;        /* CPU threads; 0: one per core */
     diffusion_prediction prediction;
+    size_t memory_limit; /* bytes to stay within on the device; 0: what it has free */
 } diffusion_options;
 
 /* Maps and checks the files and prepares the model. NULL on failure: ERR_NOT_FOUND, ERR_FORMAT (a broken file),
@@ -170,8 +171,9 @@ typedef struct diffusion_memory {
 bool diffusion_estimate(const diffusion *d, const diffusion_params *p, diffusion_memory *out, err *e);
 
 typedef struct diffusion_result {
-    int pictures;     /* finished in this call */
-    int resumed_from; /* the sampling step that a checkpoint gave, or 0 */
+    int pictures;        /* finished in this call */
+    int resumed_picture; /* where a checkpoint took up the work: which picture of the batch, */
+    int resumed_step;    /* and how many of its steps were done; 0, 0 without one */
 } diffusion_result;
 
 /* Makes the pictures and hands each to events->picture. False: ERR_INVALID (a parameter, as above), ERR_CANCELLED

@@ -1,5 +1,6 @@
 mysti_test(test_rng mysti_sample)
 mysti_test(test_sampler mysti_sample)
+mysti_test(test_checkpoint mysti_diffusion)
 
 # Fresh random inputs against the reference, where Python has torch.
 mysti_program(sample_dump SOURCES sample_dump.c LIBS mysti_sample)

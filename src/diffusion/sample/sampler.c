@@ -169,7 +169,7 @@ bool sampler_sample(const sampler *kind, const sampler_run *run, sampler_state *
             return err_set(e, ERR_DEVICE, "step %d: the model gave values that are not finite", s->step + 1);
         }
         s->step++;
-        if (run->step_done && !run->step_done(run->ctx, s, e)) return false;
+        if (run->step_done && !run->step_done(run->step_ctx, s, e)) return false;
     }
     return true;
 }

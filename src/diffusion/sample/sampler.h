@@ -32,13 +32,14 @@ typedef struct sampler_run {
     int steps;
     float eta; /* ancestral samplers: share of each step's noise that is drawn anew, 0 .. 1 */
     rng *noise;
-    void *ctx;
 
     /* denoised: [n], the model's estimate of the clean part of x: [n] at this sigma. */
     bool (*denoise)(void *ctx, const float *x, float sigma, float *denoised, err *e);
+    void *ctx;
 
     /* After every step; false ends the run. May be NULL. */
-    bool (*step_done)(void *ctx, const sampler_state *s, err *e);
+    bool (*step_done)(void *step_ctx, const sampler_state *s, err *e);
+    void *step_ctx;
 } sampler_run;
 
 typedef struct sampler {

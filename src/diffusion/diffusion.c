@@ -1,0 +1,239 @@
+/* diffusion.c - devices, names, opening and describing a model. Making pictures is in generate.c. */
+#include "diffusion/diffusion.h"
+
+#include "base/file.h"
+#include "base/memory.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "diffusion/engine.h"
+#include "diffusion/load/model_kind.h"
+#include "diffusion/memory.h"
+#include "diffusion/request.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- devices and names ------------------------------------------------------------------------------------------ */
+
+enum { DEVICES_MAX = 16 };
+
+size_t diffusion_devices(diffusion_device *out, size_t cap) {
+    backend_device list[DEVICES_MAX];
+    int n = backend_list(list, DEVICES_MAX);
+    if (n > DEVICES_MAX) n = DEVICES_MAX;
+    for (int i = 0; i < n && (size_t)i < cap; i++) {
+        const backend_device *from = &list[i];
+        diffusion_device *d = &out[i];
+        *d = (diffusion_device){
+            .type = from->gpu ? DIFFUSION_GPU : DIFFUSION_CPU, .total = from->memory_total, .free = from->memory_free};
+        str_copy(d->name, sizeof d->name, from->name);
+        str_copy(d->description, sizeof d->description, from->description);
+        if (from->gpu) continue;
+        memory_info m = memory_status(); /* ggml takes all of the CPU's memory for free */
+        d->total = (size_t)m.total;
+        d->free = (size_t)m.available;
+    }
+    return (size_t)n;
+}
+
+const char *diffusion_phase_name(diffusion_phase phase) {
+    static const char *const names[] = {"loading", "encoding", "sampling", "decoding"};
+    return names[phase];
+}
+
+const char *diffusion_prediction_name(diffusion_prediction p) {
+    static const char *const names[] = {"auto", "eps", "v"};
+    return names[p];
+}
+
+bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out) {
+    static const struct {
+        const char *name;
+        diffusion_prediction value;
+    } known[] = {
+        {"", DIFFUSION_PREDICT_AUTO},       {"auto", DIFFUSION_PREDICT_AUTO}, {"eps", DIFFUSION_PREDICT_EPS},
+        {"epsilon", DIFFUSION_PREDICT_EPS}, {"v", DIFFUSION_PREDICT_V},       {"v_prediction", DIFFUSION_PREDICT_V},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (!str_ieq(name ? name : "", known[i].name)) continue;
+        *out = known[i].value;
+        return true;
+    }
+    return false;
+}
+
+const char *const *diffusion_samplers(void) {
+    return sampler_names;
+}
+const char *const *diffusion_schedules(void) {
+    return schedule_names;
+}
+const char *const *diffusion_rngs(void) {
+    return rng_names;
+}
+
+/* ---- opening ---------------------------------------------------------------------------------------------------- */
+
+/* Adds one file to the identity and to the sums; the first one that holds a diffusion model also gives the family. */
+static bool describe_file(diffusion *d, const char *path, bool main_file, bool *v_prediction, err *e) {
+    if (!path) return true;
+    model_desc m;
+    if (!model_describe_path(path, &m, e)) return false;
+    file_info stat = {0};
+    if (!file_stat(path, &stat, e)) return false;
+    d->identity = str_hash(path, strlen(path), d->identity);
+    d->identity = str_hash(&stat.size, sizeof stat.size, d->identity);
+    d->identity = str_hash(&stat.mtime_ms, sizeof stat.mtime_ms, d->identity);
+    d->info.parameters += (uint64_t)m.params;
+    if (!main_file) return true;
+    if (!m.supported) return err_set(e, ERR_UNSUPPORTED, "%s", m.reason);
+    if (!(m.parts & MODEL_PART_DIFFUSION)) {
+        return err_set(e, ERR_UNSUPPORTED, "'%.100s' holds no diffusion model (it is: %s)", path_base(path),
+                       model_kind_name(m.kind));
+    }
+    *v_prediction = m.v_prediction;
+    str_copy(d->family, sizeof d->family, m.family);
+    d->info.weight_type = tensor_type_name(m.weight_type);
+    return true;
+}
+
+static bool describe_files(diffusion *d, const diffusion_files *f, diffusion_prediction wanted, err *e) {
+    const char *main_file = f->diffusion_model ? f->diffusion_model : f->model;
+    if (!main_file) return err_set(e, ERR_INVALID, "model: no file given");
+    const char *const paths[] = {f->model, f->diffusion_model, f->vae, f->clip_l, f->clip_g};
+    bool v = false;
+    for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
+        if (!describe_file(d, paths[i], paths[i] == main_file, &v, e)) return false;
+    }
+    d->predicts = wanted == DIFFUSION_PREDICT_AUTO ? (v ? PREDICT_V : PREDICT_EPS)
+                  : wanted == DIFFUSION_PREDICT_V  ? PREDICT_V
+                                                   : PREDICT_EPS;
+    return true;
+}
+
+/* A part that no file brings is said in the user's terms rather than with the name of its first tensor. */
+static bool check_parts(const diffusion *d, err *e) {
+    static const struct {
+        const char *prefix, *what;
+    } parts[] = {
+        {UNET_WEIGHTS, "diffusion model: give a checkpoint, or one with --diffusion-model"},
+        {TEXT_WEIGHTS, "text encoder: give one with --clip_l"},
+        {VAE_WEIGHTS "decoder.", "VAE: give one with --vae"},
+    };
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+        if (weights_has_prefix(d->weights, parts[i].prefix)) continue;
+        return err_set(e, ERR_UNSUPPORTED, "the files hold no %s", parts[i].what);
+    }
+    return true;
+}
+
+static bool check_fit(const diffusion *d, err *e) {
+    if (unet_describe(d->unet).in_channels != vae_describe(d->vae).latent_channels) {
+        return err_set(e, ERR_UNSUPPORTED, "a model for inpainting or editing (%d input channels): not supported yet",
+                       unet_describe(d->unet).in_channels);
+    }
+    if (unet_describe(d->unet).context_dim != clip_dim(d->clip)) {
+        return err_set(e, ERR_UNSUPPORTED, "the text encoder gives %d values for a token, the diffusion model takes %d",
+                       clip_dim(d->clip), unet_describe(d->unet).context_dim);
+    }
+    return true;
+}
+
+typedef struct loading {
+    const diffusion_events *events;
+} loading;
+
+static bool on_weights(void *ctx, float done) {
+    const loading *l = ctx;
+    diffusion_progress p = {.phase = DIFFUSION_LOADING, .step = (int)(done * 100), .steps = 100};
+    events_progress(l->events, &p);
+    return !events_cancelled(l->events);
+}
+
+static bool load_parts(diffusion *d, const diffusion_files *f, const diffusion_events *ev, err *e) {
+    const weights_files files = {.model = f->model,
+                                 .diffusion_model = f->diffusion_model,
+                                 .vae = f->vae,
+                                 .clip_l = f->clip_l,
+                                 .clip_g = f->clip_g};
+    if (!(d->weights = weights_open(&files, e)) || !check_parts(d, e)) return false;
+    if (!(d->clip = clip_open(d->weights, d->backend, e))) return err_wrap(e, "text encoder");
+    if (!(d->unet = unet_open(d->weights, d->backend, e))) return err_wrap(e, "UNet");
+    if (!(d->vae = vae_open(d->weights, d->backend, e))) return err_wrap(e, "VAE");
+    if (!check_fit(d, e) || !memory_check_weights(d, e)) return false;
+    loading l = {.events = ev};
+    return weights_commit(d->weights, backend_handle(d->backend), on_weights, &l, e);
+}
+
+static void fill_info(diffusion *d) {
+    diffusion_info *i = &d->info;
+    i->family = d->family;
+    i->prediction = d->predicts == PREDICT_V ? "v" : "eps";
+    i->device = backend_name(d->backend);
+    i->weight_bytes = weights_bytes(d->weights, "");
+    i->can_encode_images = vae_describe(d->vae).can_encode;
+    i->default_width = i->default_height = 512;
+    i->size_multiple = vae_describe(d->vae).factor << (unet_describe(d->unet).levels - 1);
+    i->min_size = (64 + i->size_multiple - 1) / i->size_multiple * i->size_multiple;
+    i->max_size = 4096;
+}
+
+diffusion *diffusion_open(const diffusion_files *files, const diffusion_options *options,
+                          const diffusion_events *events, err *e) {
+    static const diffusion_options defaults = {0};
+    if (!options) options = &defaults;
+    diffusion *d = mem_alloc(1, sizeof *d);
+    d->memory_limit = options->memory_limit;
+    sigma_table_init(&d->table, 0.00085, 0.012);
+    events_progress(events, &(diffusion_progress){.phase = DIFFUSION_LOADING, .steps = 100});
+    bool ok = describe_files(d, files, options->prediction, e) &&
+              (d->backend = backend_open(options->device, options->threads, e)) && load_parts(d, files, events, e);
+    if (!ok) {
+        diffusion_close(d);
+        return NULL;
+    }
+    fill_info(d);
+    return d;
+}
+
+void diffusion_close(diffusion *d) {
+    if (!d) return;
+    context_cache_free(&d->contexts);
+    vae_close(d->vae);
+    unet_close(d->unet);
+    clip_close(d->clip);
+    weights_close(d->weights);
+    backend_close(d->backend);
+    free(d);
+}
+
+void diffusion_describe(const diffusion *d, diffusion_info *out) {
+    *out = d->info;
+}
+
+/* ---- parameters ------------------------------------------------------------------------------------------------- */
+
+void diffusion_params_init(diffusion_params *p) {
+    *p = (diffusion_params){.steps = 20,
+                            .cfg_scale = 7.0f,
+                            .sampler = "euler_a",
+                            .schedule = "discrete",
+                            .rng = "cuda",
+                            .batch = 1,
+                            .clip_skip = 1,
+                            .eta = 1.0f,
+                            .strength = 0.75f};
+}
+
+bool diffusion_check(const diffusion *d, const diffusion_params *p, err *e) {
+    request r;
+    return request_resolve(d, p, &r, e);
+}
+
+bool diffusion_estimate(const diffusion *d, const diffusion_params *p, diffusion_memory *out, err *e) {
+    request r;
+    if (!request_resolve(d, p, &r, e)) return false;
+    *out = (diffusion_memory){
+        .weights = (size_t)d->info.weight_bytes, .compute = memory_for_request(d, &r), .free = memory_free(d)};
+    return true;
+}

@@ -1,0 +1,78 @@
+#include "diffusion/memory.h"
+
+#include "base/memory.h"
+
+#include <limits.h>
+
+#define MB ((size_t)1 << 20)
+#define GB_OF(bytes) ((double)(bytes) / 1e9)
+
+enum { TILE_SMALLEST = 32, TILE_USUAL = 64 };
+
+size_t memory_free(const diffusion *d) {
+    size_t have = 0;
+    if (backend_is_cpu(d->backend))
+        have = (size_t)memory_status().available;
+    else
+        backend_memory(d->backend, &have, NULL);
+    if (d->memory_limit && d->memory_limit < have) have = d->memory_limit;
+    return have;
+}
+
+/* All skip connections of the encoder live until the decoder takes them, at the full size mostly; the layers' own
+ * intermediates come on top, and the 64 MB that convolutions and attention allow themselves. */
+size_t memory_for_unet(const diffusion *d, int rows, int columns) {
+    size_t width = (size_t)weights_dim(d->weights, UNET_WEIGHTS "input_blocks.0.0.weight", 3);
+    size_t passes = backend_is_cpu(d->backend) ? 1 : 2; /* both prompts at once */
+    return 128 * MB + passes * (size_t)rows * (size_t)columns * width * sizeof(float) * 24;
+}
+
+/* The last level works on all pixels with its own width, entered with twice that. */
+size_t memory_for_vae(const diffusion *d, int rows, int columns) {
+    size_t factor = (size_t)vae_describe(d->vae).factor;
+    size_t width = (size_t)weights_dim(d->weights, VAE_WEIGHTS "decoder.conv_out.weight", 2);
+    size_t pixels = (size_t)rows * (size_t)columns * factor * factor;
+    return 128 * MB + pixels * width * sizeof(float) * 5;
+}
+
+static int smaller(int a, int b) {
+    return a < b ? a : b;
+}
+
+static size_t memory_for_tile(const diffusion *d, const request *r, int tile) {
+    return memory_for_vae(d, smaller(r->rows, tile), smaller(r->columns, tile));
+}
+
+int memory_choose_tile(const diffusion *d, const request *r) {
+    if (r->params->tiling == DIFFUSION_TILING_OFF) return INT_MAX;
+    if (r->params->tiling == DIFFUSION_TILING_ON) return TILE_USUAL;
+    static const int tiles[] = {INT_MAX, 128, 96, TILE_USUAL, 48};
+    size_t have = memory_free(d);
+    for (size_t i = 0; i < sizeof tiles / sizeof *tiles; i++) {
+        if (memory_for_tile(d, r, tiles[i]) <= have) return tiles[i];
+    }
+    return TILE_SMALLEST;
+}
+
+size_t memory_for_request(const diffusion *d, const request *r) {
+    size_t unet_bytes = memory_for_unet(d, r->rows, r->columns);
+    size_t vae_bytes = memory_for_tile(d, r, memory_choose_tile(d, r));
+    return unet_bytes > vae_bytes ? unet_bytes : vae_bytes;
+}
+
+/* On the CPU weights stay in the mapped file, and the system keeps of it what fits: it is enough that the machine could
+ * hold them at all. A device needs all of them. */
+bool memory_check_weights(const diffusion *d, err *e) {
+    size_t need = (size_t)weights_bytes(d->weights, ""), have = memory_free(d);
+    if (backend_is_cpu(d->backend) && !d->memory_limit) have = (size_t)memory_status().total;
+    if (have == 0 || need <= have) return true;
+    return err_set(e, ERR_MEMORY, "the weights need %.1f GB of memory, %s has %.1f GB", GB_OF(need),
+                   backend_name(d->backend), GB_OF(have));
+}
+
+bool memory_check_request(const diffusion *d, const request *r, err *e) {
+    size_t need = memory_for_request(d, r), have = memory_free(d);
+    if (have == 0 || need <= have) return true;
+    return err_set(e, ERR_MEMORY, "%dx%d needs %.1f GB of memory to compute, %s has %.1f GB free", r->width, r->height,
+                   GB_OF(need), backend_name(d->backend), GB_OF(have));
+}
