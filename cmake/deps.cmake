@@ -69,5 +69,7 @@ else()
   add_library(mysti_ggml INTERFACE)
   target_link_libraries(mysti_ggml INTERFACE ggml::ggml)
 endif()
+# Static ggml is C++ inside, our programs are linked as C.
+target_link_libraries(mysti_ggml INTERFACE ${CMAKE_CXX_IMPLICIT_LINK_LIBRARIES})
 add_library(mysti_llama INTERFACE)
 target_link_libraries(mysti_llama INTERFACE llama mysti_ggml)

@@ -1,1 +1,3 @@
 mysti_test(test_model_file mysti_modelfile)
+mysti_test(test_tensor_names mysti_modelfile)
+mysti_test(test_weights mysti_diffusion)

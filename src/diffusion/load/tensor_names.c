@@ -92,11 +92,13 @@ static tensor_component split(tensor_component hint, const char *name, const cha
         *rest = name + strlen(PREFIXES[i].prefix);
         return PREFIXES[i].component;
     }
+    for (size_t i = 0; i < sizeof BARE / sizeof *BARE; i++) {
+        if (!str_starts(name, BARE[i].prefix)) continue;
+        bool is_clip_g = BARE[i].component == COMPONENT_CLIP_L && hint == COMPONENT_CLIP_G; /* the same names */
+        return is_clip_g ? hint : BARE[i].component;
+    }
     bool is_foreign = str_starts(name, "cond_stage_model.") || str_starts(name, "conditioner.");
-    if (hint != COMPONENT_ANY && !is_foreign) return hint;
-    for (size_t i = 0; i < sizeof BARE / sizeof *BARE; i++)
-        if (str_starts(name, BARE[i].prefix)) return BARE[i].component;
-    return COMPONENT_ANY;
+    return is_foreign ? COMPONENT_ANY : hint;
 }
 
 /* Moves *p past `word`. */

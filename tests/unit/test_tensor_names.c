@@ -1,0 +1,462 @@
+/* Naming and kinds: the same network is written down in both namings, each by its own construction rules, and the
+ * mapping has to make one of them into the other, shapes included. */
+#include "diffusion/load/model_kind.h"
+#include "diffusion/load/name_view.h"
+
+#include "base/path.h"
+#include "base/str.h"
+#include "model_bytes.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/stat.h>
+
+#include <cmocka.h>
+
+typedef struct net {
+    int base, levels, resnets;
+    int mult[4];
+    bool attention[4]; /* per level */
+    bool mid_attention;
+} net;
+
+/* U8 tensors whose shape [out, in] is all that matters. */
+static void add(st_builder *s, int out, int in, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static void add(st_builder *s, int out, int in, const char *fmt, ...) {
+    char name[256], dims[64];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(name, sizeof name, fmt, ap);
+    va_end(ap);
+    snprintf(dims, sizeof dims, "%d,%d", out, in);
+    st_add(s, name, "U8", dims, NULL, (size_t)(in * out));
+}
+
+/* --- LDM: openaimodel.py keeps one list, with a stack of the widths that skip connections bring --- */
+
+static void ldm_resnet(st_builder *s, const char *at, int in, int out) {
+    add(s, in, 1, "model.diffusion_model.%s.in_layers.0.weight", at);
+    add(s, out, in, "model.diffusion_model.%s.in_layers.2.weight", at);
+    add(s, out, 2, "model.diffusion_model.%s.emb_layers.1.weight", at);
+    add(s, out, 1, "model.diffusion_model.%s.out_layers.0.weight", at);
+    add(s, out, out, "model.diffusion_model.%s.out_layers.3.weight", at);
+    if (in != out) add(s, out, in, "model.diffusion_model.%s.skip_connection.weight", at);
+}
+
+static void ldm_attention(st_builder *s, const char *at, int width) {
+    add(s, width, width, "model.diffusion_model.%s.proj_in.weight", at);
+    add(s, width, 3, "model.diffusion_model.%s.transformer_blocks.0.attn2.to_k.weight", at);
+}
+
+static void ldm_unet(st_builder *s, const net *n) {
+    char at[64];
+    int stack[64], depth = 0, ch = n->base, index = 1;
+    add(s, 8, n->base, "model.diffusion_model.time_embed.0.weight");
+    add(s, 8, 8, "model.diffusion_model.time_embed.2.weight");
+    add(s, n->base, 4, "model.diffusion_model.input_blocks.0.0.weight");
+    stack[depth++] = ch;
+    for (int level = 0; level < n->levels; level++) {
+        for (int r = 0; r < n->resnets; r++, index++) {
+            snprintf(at, sizeof at, "input_blocks.%d.0", index);
+            ldm_resnet(s, at, ch, n->mult[level] * n->base);
+            ch = n->mult[level] * n->base;
+            snprintf(at, sizeof at, "input_blocks.%d.1", index);
+            if (n->attention[level]) ldm_attention(s, at, ch);
+            stack[depth++] = ch;
+        }
+        if (level == n->levels - 1) break;
+        add(s, ch, ch, "model.diffusion_model.input_blocks.%d.0.op.weight", index++);
+        stack[depth++] = ch;
+    }
+    ldm_resnet(s, "middle_block.0", ch, ch);
+    if (n->mid_attention) ldm_attention(s, "middle_block.1", ch);
+    ldm_resnet(s, n->mid_attention ? "middle_block.2" : "middle_block.1", ch, ch);
+    index = 0;
+    for (int level = n->levels - 1; level >= 0; level--)
+        for (int r = 0; r <= n->resnets; r++, index++) {
+            snprintf(at, sizeof at, "output_blocks.%d.0", index);
+            ldm_resnet(s, at, ch + stack[--depth], n->mult[level] * n->base);
+            ch = n->mult[level] * n->base;
+            snprintf(at, sizeof at, "output_blocks.%d.1", index);
+            if (n->attention[level]) ldm_attention(s, at, ch);
+            if (level && r == n->resnets)
+                add(s, ch, ch, "model.diffusion_model.output_blocks.%d.%d.conv.weight", index,
+                    n->attention[level] ? 2 : 1);
+        }
+    add(s, ch, 1, "model.diffusion_model.out.0.weight");
+    add(s, 4, ch, "model.diffusion_model.out.2.weight");
+}
+
+/* --- diffusers: nested blocks; an up block computes what its skips bring from three widths --- */
+
+static void diffusers_resnet(st_builder *s, const char *prefix, const char *at, int in, int out) {
+    add(s, in, 1, "%s%s.norm1.weight", prefix, at);
+    add(s, out, in, "%s%s.conv1.weight", prefix, at);
+    add(s, out, 2, "%s%s.time_emb_proj.weight", prefix, at);
+    add(s, out, 1, "%s%s.norm2.weight", prefix, at);
+    add(s, out, out, "%s%s.conv2.weight", prefix, at);
+    if (in != out) add(s, out, in, "%s%s.conv_shortcut.weight", prefix, at);
+}
+
+static void diffusers_attention(st_builder *s, const char *prefix, const char *at, int width) {
+    add(s, width, width, "%s%s.proj_in.weight", prefix, at);
+    add(s, width, 3, "%s%s.transformer_blocks.0.attn2.to_k.weight", prefix, at);
+}
+
+static void diffusers_down(st_builder *s, const char *p, const net *n, int level) {
+    char at[64];
+    int in = n->base * n->mult[level ? level - 1 : 0], out = n->base * n->mult[level];
+    if (!level) in = n->base;
+    for (int r = 0; r < n->resnets; r++) {
+        snprintf(at, sizeof at, "down_blocks.%d.resnets.%d", level, r);
+        diffusers_resnet(s, p, at, r ? out : in, out);
+        snprintf(at, sizeof at, "down_blocks.%d.attentions.%d", level, r);
+        if (n->attention[level]) diffusers_attention(s, p, at, out);
+    }
+    if (level < n->levels - 1) add(s, out, out, "%sdown_blocks.%d.downsamplers.0.conv.weight", p, level);
+}
+
+static void diffusers_up(st_builder *s, const char *p, const net *n, int block) {
+    char at[64];
+    int level = n->levels - 1 - block, out = n->base * n->mult[level];
+    int previous = block ? n->base * n->mult[level + 1] : out;
+    int below = level ? n->base * n->mult[level - 1] : n->base;
+    for (int r = 0; r <= n->resnets; r++) {
+        int skip = r == n->resnets ? below : out;
+        snprintf(at, sizeof at, "up_blocks.%d.resnets.%d", block, r);
+        diffusers_resnet(s, p, at, (r ? out : previous) + skip, out);
+        snprintf(at, sizeof at, "up_blocks.%d.attentions.%d", block, r);
+        if (n->attention[level]) diffusers_attention(s, p, at, out);
+    }
+    if (level) add(s, out, out, "%sup_blocks.%d.upsamplers.0.conv.weight", p, block);
+}
+
+static void diffusers_unet(st_builder *s, const char *p, const net *n) {
+    int last = n->base * n->mult[n->levels - 1];
+    add(s, n->base, 4, "%sconv_in.weight", p);
+    add(s, 8, n->base, "%stime_embedding.linear_1.weight", p);
+    add(s, 8, 8, "%stime_embedding.linear_2.weight", p);
+    for (int i = 0; i < n->levels; i++) diffusers_down(s, p, n, i);
+    for (int i = 0; i < n->levels; i++) diffusers_up(s, p, n, i);
+    diffusers_resnet(s, p, "mid_block.resnets.0", last, last);
+    diffusers_resnet(s, p, "mid_block.resnets.1", last, last);
+    if (n->mid_attention) diffusers_attention(s, p, "mid_block.attentions.0", last);
+    add(s, n->base * n->mult[0], 1, "%sconv_norm_out.weight", p);
+    add(s, 4, n->base * n->mult[0], "%sconv_out.weight", p);
+}
+
+/* --- comparing --- */
+
+static tensor_file *finish(st_builder *s, buf *b) {
+    buf_init(b, 64 << 20);
+    st_finish(s, b);
+    err e = {0};
+    tensor_file *f = tensor_file_open_memory("net", b->data, b->len, &e);
+    if (!f) fail_msg("%s", e.msg);
+    return f;
+}
+
+/* Every tensor of `got` must have its counterpart in `want`, and none may be left over. */
+static void expect_same(const tensor_file *got, tensor_component component, const tensor_file *want) {
+    name_view v;
+    name_view_init(&v, got, component);
+    assert_int_equal(tensor_file_count(got), tensor_file_count(want));
+    for (size_t i = 0; i < tensor_file_count(got); i++) {
+        const tensor_info *t = tensor_file_at(got, i);
+        if (!v.names[i]) fail_msg("two tensors became the one that '%s' maps to", t->name);
+        const tensor_info *w = tensor_file_find(want, v.names[i]);
+        if (!w) fail_msg("'%s' became '%s', which does not exist", t->name, v.names[i]);
+        if (memcmp(t->ne, w->ne, sizeof t->ne) != 0) fail_msg("'%s' became '%s' of another shape", t->name, v.names[i]);
+    }
+    name_view_free(&v);
+}
+
+static const net NETS[] = {
+    {.base = 4, .levels = 4, .resnets = 2, .mult = {1, 2, 4, 4}, .attention = {1, 1, 1, 0}, .mid_attention = true},
+    {.base = 3, .levels = 3, .resnets = 2, .mult = {1, 2, 4}, .attention = {0, 1, 1}, .mid_attention = true},
+    {.base = 5, .levels = 2, .resnets = 1, .mult = {1, 2}, .attention = {1, 1}, .mid_attention = false},
+    {.base = 2, .levels = 1, .resnets = 3, .mult = {1}, .attention = {0}, .mid_attention = true},
+    {.base = 3, .levels = 4, .resnets = 1, .mult = {1, 2, 3, 5}, .attention = {1, 0, 1, 0}, .mid_attention = true},
+};
+
+static void unet_names(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof NETS / sizeof *NETS; i++) {
+        static const char *const PREFIX[] = {"", "unet.", "model.diffusion_model."};
+        for (size_t p = 0; p < 3; p++) {
+            st_builder ldm, diffusers;
+            buf a, b;
+            st_init(&ldm);
+            ldm_unet(&ldm, &NETS[i]);
+            tensor_file *want = finish(&ldm, &a);
+            st_init(&diffusers);
+            diffusers_unet(&diffusers, PREFIX[p], &NETS[i]);
+            tensor_file *got = finish(&diffusers, &b);
+            expect_same(got, COMPONENT_ANY, want);
+            expect_same(got, COMPONENT_DIFFUSION, want);
+            expect_same(want, COMPONENT_ANY, want);
+            tensor_file_close(got);
+            tensor_file_close(want);
+            buf_free(&a);
+            buf_free(&b);
+        }
+    }
+}
+
+/* A file in a given naming, and what its names have to become. */
+static void expect_names(tensor_component component, const char *const (*pairs)[2], size_t count) {
+    st_builder s;
+    buf b;
+    st_init(&s);
+    for (size_t i = 0; i < count; i++) add(&s, 1, 1, "%s", pairs[i][0]);
+    tensor_file *f = finish(&s, &b);
+    tensor_names names;
+    tensor_names_init(&names, f, component);
+    for (size_t i = 0; i < count; i++) {
+        char out[256];
+        assert_true(tensor_names_map(&names, pairs[i][0], out, sizeof out));
+        assert_string_equal(out, pairs[i][1]);
+        for (size_t cap = 1; cap <= strlen(pairs[i][1]); cap++)
+            assert_false(tensor_names_map(&names, pairs[i][0], out, cap));
+    }
+    tensor_file_close(f);
+    buf_free(&b);
+}
+
+static void vae_names(void **state) {
+    (void)state;
+    static const char *const PAIRS[][2] = {
+        {"encoder.conv_in.weight", "first_stage_model.encoder.conv_in.weight"},
+        {"encoder.down_blocks.0.resnets.1.conv2.bias", "first_stage_model.encoder.down.0.block.1.conv2.bias"},
+        {"encoder.down_blocks.1.resnets.0.conv_shortcut.weight",
+         "first_stage_model.encoder.down.1.block.0.nin_shortcut.weight"},
+        {"encoder.down_blocks.0.downsamplers.0.conv.weight", "first_stage_model.encoder.down.0.downsample.conv.weight"},
+        {"encoder.mid_block.resnets.0.norm1.weight", "first_stage_model.encoder.mid.block_1.norm1.weight"},
+        {"encoder.mid_block.resnets.1.norm1.weight", "first_stage_model.encoder.mid.block_2.norm1.weight"},
+        {"encoder.mid_block.attentions.0.group_norm.weight", "first_stage_model.encoder.mid.attn_1.norm.weight"},
+        {"encoder.mid_block.attentions.0.query.weight", "first_stage_model.encoder.mid.attn_1.q.weight"},
+        {"encoder.mid_block.attentions.0.key.weight", "first_stage_model.encoder.mid.attn_1.k.weight"},
+        {"encoder.mid_block.attentions.0.value.weight", "first_stage_model.encoder.mid.attn_1.v.weight"},
+        {"encoder.mid_block.attentions.0.proj_attn.bias", "first_stage_model.encoder.mid.attn_1.proj_out.bias"},
+        {"encoder.conv_norm_out.weight", "first_stage_model.encoder.norm_out.weight"},
+        {"decoder.mid_block.attentions.0.to_q.weight", "first_stage_model.decoder.mid.attn_1.q.weight"},
+        {"decoder.mid_block.attentions.0.to_k.weight", "first_stage_model.decoder.mid.attn_1.k.weight"},
+        {"decoder.mid_block.attentions.0.to_v.weight", "first_stage_model.decoder.mid.attn_1.v.weight"},
+        {"decoder.mid_block.attentions.0.to_out.0.bias", "first_stage_model.decoder.mid.attn_1.proj_out.bias"},
+        {"decoder.up_blocks.0.resnets.2.conv1.weight", "first_stage_model.decoder.up.2.block.2.conv1.weight"},
+        {"decoder.up_blocks.0.upsamplers.0.conv.weight", "first_stage_model.decoder.up.2.upsample.conv.weight"},
+        {"decoder.up_blocks.2.resnets.0.conv_shortcut.weight",
+         "first_stage_model.decoder.up.0.block.0.nin_shortcut.weight"},
+        {"decoder.conv_out.weight", "first_stage_model.decoder.conv_out.weight"},
+        {"quant_conv.weight", "first_stage_model.quant_conv.weight"},
+        {"post_quant_conv.bias", "first_stage_model.post_quant_conv.bias"},
+    };
+    expect_names(COMPONENT_ANY, PAIRS, sizeof PAIRS / sizeof *PAIRS);
+    expect_names(COMPONENT_VAE, PAIRS, sizeof PAIRS / sizeof *PAIRS);
+}
+
+static void other_names(void **state) {
+    (void)state;
+    static const char *const ANY[][2] = {
+        {"text_model.encoder.layers.0.mlp.fc1.weight",
+         "cond_stage_model.transformer.text_model.encoder.layers.0.mlp.fc1.weight"},
+        {"cond_stage_model.transformer.embeddings.position_embedding.weight",
+         "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"},
+        {"conditioner.embedders.0.transformer.text_model.final_layer_norm.bias",
+         "cond_stage_model.transformer.text_model.final_layer_norm.bias"},
+        {"conditioner.embedders.1.model.ln_final.weight", "conditioner.embedders.1.model.ln_final.weight"},
+        {"cond_stage_model.model.ln_final.weight", "cond_stage_model.model.ln_final.weight"},
+        {"first_stage_model.decoder.up.0.block.0.conv1.weight", "first_stage_model.decoder.up.0.block.0.conv1.weight"},
+        {"model.diffusion_model.label_emb.0.0.weight", "model.diffusion_model.label_emb.0.0.weight"},
+        {"add_embedding.linear_2.bias", "model.diffusion_model.label_emb.0.2.bias"},
+        {"input_blocks.1.1.norm.weight", "model.diffusion_model.input_blocks.1.1.norm.weight"},
+        {"diffusion_model.out.2.weight", "model.diffusion_model.out.2.weight"},
+        {"encoder.block.0.layer.0.SelfAttention.q.weight", "encoder.block.0.layer.0.SelfAttention.q.weight"},
+        {"down_blocks.99999.resnets.0.norm1.weight", "model.diffusion_model.down_blocks.99999.resnets.0.norm1.weight"},
+        {"down_blocks.16.resnets.0.norm1.weight", "model.diffusion_model.down_blocks.16.resnets.0.norm1.weight"},
+        {"alphas_cumprod", "alphas_cumprod"},
+    };
+    static const char *const CLIP_G[][2] = {
+        {"text_model.embeddings.token_embedding.weight",
+         "conditioner.embedders.1.transformer.text_model.embeddings.token_embedding.weight"},
+        {"encoder.layers.1.layer_norm1.weight",
+         "conditioner.embedders.1.transformer.text_model.encoder.layers.1.layer_norm1.weight"},
+    };
+    expect_names(COMPONENT_ANY, ANY, sizeof ANY / sizeof *ANY);
+    expect_names(COMPONENT_CLIP_G, CLIP_G, sizeof CLIP_G / sizeof *CLIP_G);
+}
+
+/* --- kinds --- */
+
+typedef struct kind_case {
+    const char *names; /* "name:shape" separated by spaces */
+    model_kind kind;
+    const char *family;
+    unsigned parts;
+    bool supported;
+    const char *reason; /* part of it */
+} kind_case;
+
+#define SD1_UNET                                                                                                       \
+    "model.diffusion_model.input_blocks.0.0.weight:8,4,3,3 model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight:8,16 "
+#define SD1_VAE "first_stage_model.decoder.conv_in.weight:8,4,3,3 "
+#define SD1_CLIP "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight:9,16 "
+
+static const kind_case KINDS[] = {
+    {SD1_UNET SD1_VAE SD1_CLIP, MODEL_CHECKPOINT, "sd1", MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_L,
+     true, ""},
+    {SD1_UNET, MODEL_DIFFUSION, "sd1", MODEL_PART_DIFFUSION, true, ""},
+    {"conv_in.weight:8,4,3,3 down_blocks.0.resnets.0.conv1.weight:8,8,3,3", MODEL_DIFFUSION, "sd1",
+     MODEL_PART_DIFFUSION, true, ""},
+    {"model.diffusion_model.input_blocks.0.0.weight:8,9,3,3 " SD1_VAE, MODEL_CHECKPOINT, "sd1",
+     MODEL_PART_DIFFUSION | MODEL_PART_VAE, false, "inpainting model: not supported yet"},
+    {SD1_UNET SD1_VAE "cond_stage_model.model.ln_final.weight:8", MODEL_CHECKPOINT, "sd2",
+     MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_G, false, "Stable Diffusion 2.x"},
+    {SD1_UNET "model.diffusion_model.label_emb.0.0.weight:8,8 conditioner.embedders.1.model.ln_final.weight:8",
+     MODEL_CHECKPOINT, "sdxl", MODEL_PART_DIFFUSION | MODEL_PART_CLIP_G, false,
+     "Stable Diffusion XL model: not supported yet; supported: Stable"},
+    {SD1_VAE, MODEL_VAE, "sd1", MODEL_PART_VAE, true, ""},
+    {"decoder.conv_in.weight:8,4,3,3 decoder.up_blocks.0.resnets.0.conv1.weight:8,8,3,3", MODEL_VAE, "sd1",
+     MODEL_PART_VAE, true, ""},
+    {"decoder.conv_in.weight:8,16,3,3", MODEL_VAE, "flux", MODEL_PART_VAE, false, "VAE of a Flux model"},
+    {"text_model.embeddings.token_embedding.weight:9,768", MODEL_TEXT_ENCODER, "clip_l", MODEL_PART_CLIP_L, true, ""},
+    {"text_model.embeddings.token_embedding.weight:9,1280", MODEL_TEXT_ENCODER, "clip_g", MODEL_PART_CLIP_G, false,
+     "clip_g"},
+    {"encoder.block.0.layer.0.SelfAttention.q.weight:8,8 shared.weight:9,8", MODEL_TEXT_ENCODER, "t5", MODEL_PART_T5,
+     false, "t5"},
+    {"double_blocks.0.img_attn.qkv.weight:8,8", MODEL_DIFFUSION, "flux", MODEL_PART_DIFFUSION, false,
+     "Flux model: not supported yet"},
+    {"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight:8,8", MODEL_DIFFUSION, "sd3", MODEL_PART_DIFFUSION,
+     false, "3"},
+    {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight:4,768", MODEL_LORA, "sd1",
+     0, false, "lora"},
+    {"lora_unet_x_attn2_to_k.lora_down.weight:4,2048 lora_te2_y.alpha:1", MODEL_LORA, "sdxl", 0, false, "lora"},
+    {"control_model.input_blocks.0.0.weight:8,4,3,3", MODEL_CONTROLNET, "", 0, false, "controlnet"},
+    {"conv_first.weight:8,3,3,3 body.0.rdb1.conv1.weight:8,8,3,3", MODEL_UPSCALER, "esrgan", 0, false, "upscaler"},
+    {"emb_params:2,768", MODEL_EMBEDDING, "", 0, false, "embedding"},
+    {"decoder.layers.1.weight:8,4,3,3 encoder.layers.0.weight:8,3,3,3", MODEL_TAESD, "taesd", 0, false, "taesd"},
+    {"model.layers.0.self_attn.q_proj.weight:8,8 model.layers.0.mlp.gate_proj.weight:8,8", MODEL_LLM, "llm",
+     MODEL_PART_LLM, false, "GGUF"},
+    {"some.weight:8,8", MODEL_UNKNOWN, "", 0, false, "unknown kind of model"},
+};
+
+static void add_listed(st_builder *s, const char *list) {
+    char copy[1024], *save = NULL;
+    assert_true(str_copy(copy, sizeof copy, list));
+    for (char *item = strtok_r(copy, " ", &save); item; item = strtok_r(NULL, " ", &save)) {
+        char *dims = strrchr(item, ':');
+        *dims++ = 0;
+        size_t n = 1;
+        for (char *d = dims; d; d = strchr(d, ',') ? strchr(d, ',') + 1 : NULL) n *= (size_t)atoi(d);
+        st_add(s, item, "F16", dims, NULL, n * 2);
+    }
+}
+
+static void kinds(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof KINDS / sizeof *KINDS; i++) {
+        st_builder s;
+        buf b;
+        st_init(&s);
+        add_listed(&s, KINDS[i].names);
+        tensor_file *f = finish(&s, &b);
+        model_desc d;
+        model_describe(f, &d);
+        if (d.kind != KINDS[i].kind || !str_eq(d.family, KINDS[i].family) || d.parts != KINDS[i].parts ||
+            d.supported != KINDS[i].supported || !strstr(d.reason, KINDS[i].reason))
+            fail_msg("%s: kind %s, family '%s', parts %u, supported %d, reason '%s'", KINDS[i].names,
+                     model_kind_name(d.kind), d.family, d.parts, d.supported, d.reason);
+        assert_true(d.supported == (d.reason[0] == 0));
+        assert_int_equal(d.weight_type, TENSOR_F16);
+        tensor_file_close(f);
+        buf_free(&b);
+    }
+}
+
+static void llm_kind(void **state) {
+    (void)state;
+    const uint64_t dims[] = {64, 3};
+    buf b;
+    buf_init(&b, 1 << 20);
+    gguf_head(&b, 3, 1, 3);
+    gguf_str(&b, "general.architecture", "qwen3");
+    gguf_str(&b, "general.name", "Tiny");
+    gguf_num(&b, "qwen3.context_length", 4, 4096, 4);
+    gguf_tensor(&b, "token_embd.weight", 2, dims, TENSOR_Q8_0, 0);
+    put_pad(&b, 32);
+    for (int i = 0; i < 204; i++) buf_putc(&b, 0);
+    char *path = write_temp(&b);
+    model_desc d;
+    err e = {0};
+    assert_true(model_describe_path(path, &d, &e));
+    assert_int_equal(d.kind, MODEL_LLM);
+    assert_string_equal(d.family, "qwen3");
+    assert_string_equal(d.name, "Tiny");
+    assert_int_equal(d.context_len, 4096);
+    assert_int_equal(d.params, 192);
+    assert_int_equal(d.weight_type, TENSOR_Q8_0);
+    assert_true(d.supported);
+    remove_temp(path);
+    buf_free(&b);
+}
+
+static void put_file(const char *dir, const char *sub, const char *name, const buf *b) {
+    char *folder = path_join(dir, sub), *path = path_join(folder, name);
+    mkdir(folder, 0700);
+    assert_true(file_write_atomic(path, b->data, b->len, NULL));
+    free(path);
+    free(folder);
+}
+
+static void diffusers_folder(void **state) {
+    (void)state;
+    char dir[] = "/tmp/mysti-test-XXXXXX";
+    assert_non_null(mkdtemp(dir));
+    const char *const parts[][2] = {
+        {"unet", "conv_in.weight:8,4,3,3 down_blocks.0.resnets.0.conv1.weight:8,8,3,3"},
+        {"vae", "decoder.conv_in.weight:8,4,3,3"},
+        {"text_encoder", "text_model.embeddings.token_embedding.weight:9,16"},
+    };
+    for (int i = 0; i < 3; i++) {
+        st_builder s;
+        buf b;
+        st_init(&s);
+        add_listed(&s, parts[i][1]);
+        tensor_file_close(finish(&s, &b));
+        put_file(dir, parts[i][0], "b.fp16.safetensors", &b);
+        if (i == 0) put_file(dir, parts[i][0], "c.safetensors", &b);
+        buf_free(&b);
+    }
+    model_desc d;
+    err e = {0};
+    assert_false(model_describe_path(dir, &d, &e)); /* no model_index.json yet */
+    buf json;
+    buf_init(&json, 100);
+    buf_puts(&json, "{\"prediction_type\":\"v_prediction\"}");
+    put_file(dir, "scheduler", "scheduler_config.json", &json);
+    put_file(dir, ".", "model_index.json", &json);
+    assert_true(model_is_diffusers_dir(dir));
+    assert_true(model_describe_path(dir, &d, &e));
+    assert_int_equal(d.kind, MODEL_CHECKPOINT);
+    assert_int_equal(d.layout, MODEL_LAYOUT_DIFFUSERS);
+    assert_int_equal(d.parts, MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_L);
+    assert_int_equal(d.in_channels, 4);
+    assert_true(d.v_prediction && d.supported);
+    char *unet = model_diffusers_file(dir, "unet");
+    assert_string_equal(path_base(unet), "c.safetensors");
+    assert_null(model_diffusers_file(dir, "text_encoder_2"));
+    free(unet);
+    buf_free(&json);
+    char *command = str_fmt("rm -rf '%s'", dir);
+    assert_int_equal(system(command), 0);
+    free(command);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(unet_names), cmocka_unit_test(vae_names), cmocka_unit_test(other_names),
+        cmocka_unit_test(kinds),      cmocka_unit_test(llm_kind),  cmocka_unit_test(diffusers_folder),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

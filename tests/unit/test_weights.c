@@ -1,0 +1,291 @@
+/* Weights: types, shapes, several files, and that the CPU computes on the mapped file itself. */
+#include "diffusion/load/tensor_convert.h"
+#include "diffusion/load/weights.h"
+
+#include "base/str.h"
+#include "model_bytes.h"
+
+#include <ggml-cpu.h>
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#define UNET "model.diffusion_model."
+#define VAE "first_stage_model."
+
+/* 1, 2, 3, ... as IEEE halves. */
+static uint16_t half(float v) {
+    return ggml_fp32_to_fp16(v);
+}
+
+static uint16_t bf16(float v) {
+    uint32_t bits;
+    memcpy(&bits, &v, sizeof bits);
+    return (uint16_t)(bits >> 16);
+}
+
+static char *main_file(void) {
+    st_builder s;
+    buf b;
+    buf_init(&b, 1 << 20);
+    st_init(&s);
+    uint16_t matrix[6], vector[3], small[36], large[36];
+    unsigned char f8[4] = {0x38, 0xb8, 0x7e, 0x01}; /* 1, -1, 448, 2^-9 */
+    float wide[4] = {1, 2, 3, 4};
+    for (int i = 0; i < 6; i++) matrix[i] = half((float)i + 0.5f);
+    for (int i = 0; i < 3; i++) vector[i] = half((float)-i);
+    for (int i = 0; i < 36; i++) small[i] = bf16((float)i), large[i] = bf16(i == 35 ? 70000.0f : 1.0f);
+    st_add(&s, UNET "m.weight", "F16", "3,2", matrix, sizeof matrix);
+    st_add(&s, UNET "v.bias", "F16", "3", vector, sizeof vector);
+    st_add(&s, "odd", "U8", "1", "x", 1); /* what follows lies at odd offsets */
+    st_add(&s, UNET "odd.weight", "F32", "2,2", wide, sizeof wide);
+    st_add(&s, UNET "small.weight", "BF16", "2,2,3,3", small, sizeof small);
+    st_add(&s, UNET "large.weight", "BF16", "2,2,3,3", large, sizeof large);
+    st_add(&s, UNET "f8.weight", "F8_E4M3", "2,2", f8, sizeof f8);
+    st_add(&s, UNET "scaled.weight", "F8_E4M3", "2,2", f8, sizeof f8);
+    st_add(&s, UNET "scaled.scale_weight", "F32", "", wide, 4);
+    st_add(&s, UNET "one.weight", "F16", "3,2,1,1", matrix, sizeof matrix);
+    st_add(&s, UNET "blocks.0.a", "F32", "1", wide, 4);
+    st_add(&s, UNET "blocks.1.a", "F32", "1", wide, 4);
+    st_add(&s, UNET "blocks.3.a", "F32", "1", wide, 4);
+    st_add(&s, VAE "decoder.conv_in.bias", "F32", "2", wide, 8);
+    st_add(&s, VAE "encoder.conv_in.bias", "F32", "2", wide, 8);
+    st_finish(&s, &b);
+    char *path = write_temp(&b);
+    buf_free(&b);
+    return path;
+}
+
+static char *vae_file(void) {
+    st_builder s;
+    buf b;
+    buf_init(&b, 1 << 20);
+    st_init(&s);
+    float values[2] = {7, 8};
+    st_add(&s, "decoder.conv_in.bias", "F32", "2", values, sizeof values);
+    st_finish(&s, &b);
+    char *path = write_temp(&b);
+    buf_free(&b);
+    return path;
+}
+
+static float value_at(const struct ggml_tensor *t, int64_t i) {
+    return t->type == GGML_TYPE_F16 ? ggml_fp16_to_fp32(((const ggml_fp16_t *)t->data)[i])
+                                    : ((const float *)t->data)[i];
+}
+
+static weights *open_model(const char *model, const char *vae) {
+    err e = {0};
+    weights *w = weights_open(&(weights_files){.model = model, .vae = vae}, &e);
+    if (!w) fail_msg("%s", e.msg);
+    return w;
+}
+
+static void queries(void **state) {
+    (void)state;
+    char *path = main_file();
+    weights *w = open_model(path, NULL);
+    int64_t ne[4];
+    assert_true(weights_has(w, UNET "m.weight"));
+    assert_false(weights_has(w, UNET "n.weight"));
+    assert_true(weights_has_prefix(w, VAE "decoder."));
+    assert_false(weights_has_prefix(w, "cond_stage_model."));
+    assert_int_equal(weights_count(w, UNET "blocks."), 2); /* 3 does not follow on 1 */
+    assert_true(weights_shape(w, UNET "m.weight", ne) && ne[0] == 2 && ne[1] == 3 && ne[2] == 1);
+    assert_int_equal(weights_dim(w, UNET "m.weight", 1), 3);
+    assert_int_equal(weights_dim(w, UNET "absent", 1), 0);
+    assert_int_equal(weights_bytes(w, VAE), 16);
+    weights_close(w);
+    remove_temp(path);
+}
+
+static void shapes(void **state) {
+    (void)state;
+    char *path = main_file();
+    weights *w = open_model(path, NULL);
+    err e = {0};
+    assert_null(weights_tensor(w, &e, WEIGHTS_CONV, UNET "small.weight", 3, 3, 4, 2));
+    assert_string_equal(e.msg, "tensor '" UNET "small.weight': expected [2,4,3,3], got [2,2,3,3]");
+    assert_null(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "m.weight", -1, 5));
+    assert_string_equal(e.msg, "tensor '" UNET "m.weight': expected [5,*], got [3,2]");
+    assert_null(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "absent", 1));
+    assert_int_equal(e.code, ERR_NOT_FOUND);
+    assert_null(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "scaled.weight", 2, 2));
+    assert_int_equal(e.code, ERR_UNSUPPORTED);
+    /* 1x1 kernel as a matrix and the reverse */
+    struct ggml_tensor *matrix = weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "one.weight", 2, 3);
+    struct ggml_tensor *conv = weights_tensor(w, &e, WEIGHTS_CONV, UNET "m.weight", 1, 1, 2, -1);
+    assert_non_null(matrix);
+    assert_non_null(conv);
+    assert_int_equal(matrix->ne[1], 3);
+    assert_int_equal(conv->ne[3], 3);
+    assert_ptr_equal(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "one.weight", 2, 3), matrix);
+    assert_null(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "one.weight", 3, 2));
+    weights_close(w);
+    remove_temp(path);
+}
+
+static bool count_calls(void *ctx, float done) {
+    assert_true(done > 0 && done <= 1);
+    ++*(int *)ctx;
+    return true;
+}
+
+static bool refuse(void *ctx, float done) {
+    (void)ctx;
+    (void)done;
+    return false;
+}
+
+static void contents(void **state) {
+    (void)state;
+    char *path = main_file();
+    weights *w = open_model(path, NULL);
+    err e = {0};
+    struct ggml_tensor *m = weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "m.weight", 2, 3);
+    struct ggml_tensor *v = weights_tensor(w, &e, WEIGHTS_VECTOR, UNET "v.bias", 3);
+    struct ggml_tensor *odd = weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "odd.weight", 2, 2);
+    struct ggml_tensor *small = weights_tensor(w, &e, WEIGHTS_CONV, UNET "small.weight", 3, 3, 2, 2);
+    struct ggml_tensor *large = weights_tensor(w, &e, WEIGHTS_CONV, UNET "large.weight", 3, 3, 2, 2);
+    struct ggml_tensor *f8 = weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "f8.weight", 2, 2);
+    assert_true(m && v && odd && small && large && f8);
+    assert_int_equal(m->type, GGML_TYPE_F16);
+    assert_int_equal(v->type, GGML_TYPE_F32);
+    assert_int_equal(small->type, GGML_TYPE_F16);
+    assert_int_equal(large->type, GGML_TYPE_F32);
+    assert_int_equal(f8->type, GGML_TYPE_F16);
+
+    ggml_backend_t cpu = ggml_backend_cpu_init();
+    int calls = 0;
+    assert_true(weights_commit(w, cpu, count_calls, &calls, &e));
+    assert_true(calls > 0);
+    for (int i = 0; i < 6; i++) assert_true(value_at(m, i) == (float)i + 0.5f);
+    for (int i = 0; i < 3; i++) assert_true(value_at(v, i) == (float)-i);
+    for (int i = 0; i < 4; i++) assert_true(value_at(odd, i) == (float)i + 1);
+    for (int i = 0; i < 36; i++) assert_true(value_at(small, i) == (float)i);
+    assert_true(fabsf(value_at(large, 35) - 70000.0f) < 512);
+    assert_true(value_at(f8, 0) == 1 && value_at(f8, 1) == -1 && value_at(f8, 2) == 448 &&
+                value_at(f8, 3) == 1.0f / 512);
+    assert_int_equal((uintptr_t)odd->data % 4, 0);
+    assert_true(ggml_backend_buffer_get_usage(m->buffer) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    assert_true(m->buffer != v->buffer); /* the one is the file, the other was converted */
+
+    weights_release(w, UNET); /* all of it stays readable */
+    assert_true(value_at(m, 5) == 5.5f && value_at(v, 2) == -2);
+
+    struct ggml_tensor *later = weights_tensor(w, &e, WEIGHTS_VECTOR, VAE "decoder.conv_in.bias", 2);
+    assert_true(weights_commit(w, cpu, NULL, NULL, &e)); /* a second commit takes only what is new */
+    assert_true(value_at(later, 1) == 2);
+    assert_true(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "scaled.weight", 2, 2) == NULL);
+    ggml_backend_free(cpu);
+    weights_close(w);
+    remove_temp(path);
+}
+
+static void cancelled(void **state) {
+    (void)state;
+    char *path = main_file();
+    weights *w = open_model(path, NULL);
+    err e = {0};
+    ggml_backend_t cpu = ggml_backend_cpu_init();
+    assert_non_null(weights_tensor(w, &e, WEIGHTS_VECTOR, UNET "v.bias", 3));
+    assert_false(weights_commit(w, cpu, refuse, NULL, &e));
+    assert_int_equal(e.code, ERR_CANCELLED);
+    ggml_backend_free(cpu);
+    weights_close(w);
+    remove_temp(path);
+}
+
+static void separate_files(void **state) {
+    (void)state;
+    char *model = main_file(), *vae = vae_file();
+    weights *w = open_model(model, vae);
+    err e = {0};
+    struct ggml_tensor *bias = weights_tensor(w, &e, WEIGHTS_VECTOR, VAE "decoder.conv_in.bias", 2);
+    assert_false(weights_has(w, VAE "encoder.conv_in.bias")); /* the model's VAE is hidden as a whole */
+    ggml_backend_t cpu = ggml_backend_cpu_init();
+    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    assert_true(value_at(bias, 0) == 7 && value_at(bias, 1) == 8);
+    weights_close(w);
+
+    assert_null(weights_open(&(weights_files){.model = model, .clip_l = vae}, &e)); /* not a text encoder */
+    assert_non_null(strstr(e.msg, "cond_stage_model.transformer."));
+    assert_null(weights_open(&(weights_files){0}, &e));
+    ggml_backend_free(cpu);
+    remove_temp(model);
+    remove_temp(vae);
+}
+
+/* Quantised rows through a GGUF: kept for a matrix, taken apart for a vector. Reference: the definition of Q8_0. */
+static void quantised(void **state) {
+    (void)state;
+    const uint64_t dims[] = {32, 2};
+    buf b;
+    buf_init(&b, 1 << 20);
+    gguf_head(&b, 3, 2, 0);
+    gguf_tensor(&b, UNET "q.weight", 2, dims, TENSOR_Q8_0, 0);
+    gguf_tensor(&b, UNET "c.weight", 2, dims, TENSOR_Q8_0, 96);
+    put_pad(&b, 32);
+    for (int copy = 0; copy < 2; copy++) {
+        for (int row = 0; row < 2; row++) {
+            put_le(&b, half(0.5f), 2);
+            for (int i = 0; i < 32; i++) buf_putc(&b, (char)(i - 16 + row));
+        }
+        put_pad(&b, 32);
+    }
+    char *path = write_temp(&b);
+    weights *w = open_model(path, NULL);
+    err e = {0};
+    struct ggml_tensor *q = weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "q.weight", 32, 2);
+    struct ggml_tensor *c = weights_tensor(w, &e, WEIGHTS_CONV, UNET "c.weight", 1, 1, 32, 2);
+    assert_int_equal(q->type, GGML_TYPE_Q8_0);
+    assert_int_equal(c->type, GGML_TYPE_F16);
+    ggml_backend_t cpu = ggml_backend_cpu_init();
+    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    assert_int_equal(((const signed char *)q->data)[2 + 3], 3 - 16);
+    for (int i = 0; i < 64; i++) assert_true(value_at(c, i) == 0.5f * (float)(i % 32 - 16 + i / 32));
+    ggml_backend_free(cpu);
+    weights_close(w);
+    remove_temp(path);
+    buf_free(&b);
+}
+
+static void conversions(void **state) {
+    (void)state;
+    float out[4];
+    const double f64[] = {1.25, -3};
+    const int16_t i16[] = {-300, 7};
+    const unsigned char e5m2[] = {0x3c, 0xc0, 0x7b, 0x01}; /* 1, -2, 57344, 2^-16 */
+    const unsigned char e4m3[] = {0x7f, 0xff, 0x00, 0x80};
+    tensor_convert_f32(TENSOR_F64, f64, out, 2);
+    assert_true(out[0] == 1.25f && out[1] == -3);
+    tensor_convert_f32(TENSOR_I16, i16, out, 2);
+    assert_true(out[0] == -300 && out[1] == 7);
+    tensor_convert_f32(TENSOR_F8_E5M2, e5m2, out, 4);
+    assert_true(out[0] == 1 && out[1] == -2 && out[2] == 57344 && out[3] == ldexpf(1, -16));
+    tensor_convert_f32(TENSOR_F8_E4M3, e4m3, out, 4);
+    assert_true(isnan(out[0]) && isnan(out[1]) && out[2] == 0 && out[3] == 0);
+    assert_false(tensor_convert_can(TENSOR_Q8_1));
+    /* every type of ggml's that this table calls convertible has the same block layout there */
+    for (int t = 0; t < GGML_TYPE_COUNT; t++) {
+        if (!tensor_type_is_valid(t)) {
+            assert_int_equal(ggml_blck_size((enum ggml_type)t), 0);
+            continue;
+        }
+        assert_int_equal(tensor_type_block_len((tensor_type)t), ggml_blck_size((enum ggml_type)t));
+        assert_int_equal(tensor_type_block_bytes((tensor_type)t), ggml_type_size((enum ggml_type)t));
+        assert_string_equal(tensor_type_name((tensor_type)t), ggml_type_name((enum ggml_type)t));
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(queries),     cmocka_unit_test(shapes),         cmocka_unit_test(contents),
+        cmocka_unit_test(cancelled),   cmocka_unit_test(separate_files), cmocka_unit_test(quantised),
+        cmocka_unit_test(conversions),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
