@@ -29,8 +29,20 @@ typedef struct worker_view {
     const worker_health *health; /* the last answer */
 } worker_view;
 
-/* Loads both recovery rows; nothing is started yet. */
-workers *workers_new(app *a);
+/* Who wants to know. All optional. */
+typedef struct workers_listener {
+    void *ctx;
+    void (*changed)(void *ctx, worker_id id); /* state, model or activity */
+    /* The process ended without being asked to; `cause` as in worker_view.last_crash. Streams to it have broken, or do
+     * so now. */
+    void (*died)(void *ctx, worker_id id, const char *cause);
+} workers_listener;
+
+/* Reads what was loaded before (unless told not to); nothing is started yet. */
+workers *workers_new(app *a, const workers_listener *listener);
+
+/* What to load at the start instead of what was loaded before: a worker's /internal/load body (copied). */
+void workers_choose(workers *w, worker_id id, const char *model_id, const char *body);
 
 /* Spawns both. */
 void workers_start(workers *w);
@@ -41,17 +53,17 @@ void workers_free(workers *w);
 
 worker_view workers_view(workers *w, worker_id id);
 
-/* Names of all states, in one word for /health: "ok" when both are ready. */
-bool workers_all_ready(workers *w);
+/* Appends the worker as /health and the `worker` event show it: {"state", "activity", "model", ...}. */
+void workers_write(workers *w, worker_id id, buf *out);
 
 /* Starts a call to a worker, with its token added. NULL (ERR_BUSY) while no process answers. */
 http_call *workers_call(workers *w, worker_id id, const http_call_opts *opts, err *e);
 http_call *workers_fetch(workers *w, worker_id id, const http_call_opts *opts, size_t max_body, http_fetch_fn *fn,
                          void *ctx, err *e);
 
-/* Loads a model. `body` is the worker's /internal/load request (copied), `model_id` its name for people. fn gets the
- * worker's answer (JSON, borrowed) or the error; with success the recovery state has been saved. One load per worker at
- * a time: ERR_BUSY to fn otherwise. */
+/* Loads a model, in any state but backoff; it also leaves safe mode. `body` is the worker's /internal/load request
+ * (copied), `model_id` its name for people. fn gets the worker's answer (JSON, borrowed) or the error; with success the
+ * recovery state has been saved. One load per worker at a time: ERR_BUSY to fn otherwise. */
 typedef void worker_load_fn(void *ctx, const char *answer, const err *e);
 void workers_load(workers *w, worker_id id, const char *model_id, const char *body, worker_load_fn *fn, void *ctx);
 

@@ -1,0 +1,430 @@
+/* llm_relay.c - see llm_relay.h.
+ *
+ * One `answer` per request: wait until the worker is ready with the right model, send, pass on line by line; start
+ * over with the tokens so far when the worker died. It owns nothing of the worker and borrows the client's http_req,
+ * which it ends exactly once. */
+#include "server/llm_relay.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "net/http_lines.h"
+#include "server/llm_api.h"
+#include "server/models.h"
+#include "server/routes.h"
+#include "server/workers.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { LINE_MAX_BYTES = 1 << 20, TEXT_MAX = 16 << 20, DEATHS_MAX = 3, DEATH_WAIT_MS = 6000, DEATH_POLL_MS = 5 };
+
+typedef struct answer {
+    llm_relay *relay;
+    struct answer *next;
+    http_req *req; /* NULL once the client is gone or answered */
+    llm_request request;
+    llm_head head;
+
+    worker_wait *wait; /* for a worker with its model */
+    http_call *call;   /* the stream from the worker */
+    http_lines lines;
+    uv_timer_t timer; /* between a broken stream and the news of the death */
+    bool working;     /* workers_work_begin() was called */
+    bool loading;     /* routes_load_llm() is under way: it cannot be taken back */
+    bool dropped;     /* nobody waits any more; freed when the load has ended */
+    int deaths;
+    unsigned restarts_seen; /* of the worker, when the request was sent */
+    int64_t broke_at;
+
+    int32_t *tokens; /* made so far */
+    size_t token_count, token_cap;
+    buf text; /* of an answer that does not stream */
+    char finish[16];
+    llm_usage usage;
+    bool done; /* the worker said so */
+    err error; /* or failed: code 0 when not */
+} answer;
+
+struct llm_relay {
+    app *app;
+    answer *answers;
+};
+
+/* One request alone does not count: it is the one that asks. */
+bool llm_relay_busy(const llm_relay *r) {
+    return r->answers && r->answers->next;
+}
+
+/* ---- ends ------------------------------------------------------------------------------------------------------- */
+
+static void stop_working(answer *a, bool ok) {
+    if (a->working) workers_work_end(a->relay->app->workers, WORKER_LLM, ok);
+    a->working = false;
+}
+
+static void free_closed(uv_handle_t *h) {
+    answer *a = h->data;
+    llm_request_free(&a->request);
+    http_lines_free(&a->lines);
+    buf_free(&a->text);
+    free(a->tokens);
+    free((char *)(uintptr_t)a->head.model);
+    free(a);
+}
+
+/* Lets go of everything; the http_req has been ended or is gone. Never from inside on_line. */
+static void drop(answer *a) {
+    stop_working(a, a->done && !a->error.code);
+    if (a->wait) workers_wait_cancel(a->wait);
+    if (a->call) http_call_abort(a->call);
+    answer **at = &a->relay->answers;
+    while (*at != a) at = &(*at)->next;
+    *at = a->next;
+    a->dropped = true;
+    if (!a->loading) uv_close((uv_handle_t *)&a->timer, free_closed);
+}
+
+static void fail(answer *a, const err *e) {
+    if (!http_reply_begun(a->req)) {
+        if (e->code == ERR_BUSY) http_header_add(a->req, "Retry-After", "2");
+        if (e->code == ERR_NOT_FOUND)
+            http_reply_error(a->req, 503, "model_not_loaded", NULL, "%s", e->msg);
+        else
+            http_reply_err(a->req, e);
+    } else {
+        buf out;
+        buf_init(&out, LINE_MAX_BYTES);
+        llm_write_error_event(e, &out);
+        http_reply_write(a->req, out.data, out.len);
+        http_reply_end(a->req);
+        buf_free(&out);
+    }
+    drop(a);
+}
+
+static void finish(answer *a) {
+    buf out;
+    buf_init(&out, TEXT_MAX * 2);
+    if (!a->request.stream) {
+        llm_write_completion(&a->head, buf_str(&a->text), a->finish, &a->usage, &out);
+        http_reply(a->req, 200, "application/json", out.data, out.len);
+    } else {
+        llm_write_last_chunk(&a->head, a->finish, &out);
+        if (a->request.include_usage) llm_write_usage_chunk(&a->head, &a->usage, &out);
+        buf_puts(&out, "data: [DONE]\n\n");
+        http_reply_write(a->req, out.data, out.len);
+        http_reply_end(a->req);
+    }
+    buf_free(&out);
+    drop(a);
+}
+
+static void client_gone(void *ctx, http_req *req) {
+    (void)req;
+    drop(ctx);
+}
+
+/* ---- what the worker says --------------------------------------------------------------------------------------- */
+
+static void client_caught_up(void *ctx, http_req *req) {
+    (void)req;
+    answer *a = ctx;
+    if (a->call) http_call_resume(a->call);
+}
+
+static void pass_on(answer *a, const buf *out) {
+    if (http_reply_write(a->req, out->data, out->len)) return;
+    if (a->call) http_call_pause(a->call);
+    http_req_on_drain(a->req, client_caught_up, a);
+}
+
+static void on_start(answer *a, const json_in *line) {
+    json_get_int(line, "prompt_tokens", &a->usage.prompt_tokens, 0, INT32_MAX, NULL);
+    if (!a->request.stream || http_reply_begun(a->req)) return;
+    http_header_add(a->req, "Cache-Control", "no-cache");
+    http_header_add(a->req, "X-Accel-Buffering", "no");
+    http_reply_begin(a->req, 200, "text/event-stream");
+    buf out;
+    buf_init(&out, LINE_MAX_BYTES);
+    llm_write_first_chunk(&a->head, &out);
+    if (out.len) pass_on(a, &out);
+    buf_free(&out);
+}
+
+static void remember_tokens(answer *a, const json_in *line) {
+    yyjson_val *ids = yyjson_obj_get(line->val, "ids");
+    yyjson_arr_iter it = yyjson_arr_iter_with(ids);
+    for (yyjson_val *id; (id = yyjson_arr_iter_next(&it));) {
+        if (a->token_count == a->token_cap) {
+            a->token_cap = a->token_cap ? a->token_cap * 2 : 64;
+            a->tokens = mem_resize(a->tokens, a->token_cap * sizeof a->tokens[0]);
+        }
+        a->tokens[a->token_count++] = (int32_t)yyjson_get_int(id);
+    }
+}
+
+static bool on_token(answer *a, const json_in *line) {
+    const char *text = "";
+    remember_tokens(a, line);
+    if (!json_get_str(line, "text", &text, &a->error)) return false;
+    if (!*text) return true;
+    if (!a->request.stream) {
+        if (buf_puts(&a->text, text)) return true;
+        return err_set(&a->error, ERR_TOO_LARGE, "the answer is longer than %d bytes", TEXT_MAX);
+    }
+    buf out;
+    buf_init(&out, LINE_MAX_BYTES * 8);
+    llm_write_text_chunk(&a->head, text, &out);
+    pass_on(a, &out);
+    buf_free(&out);
+    return true;
+}
+
+static void on_worker_done(answer *a, const json_in *line) {
+    const char *reason = "stop";
+    json_get_str(line, "finish_reason", &reason, NULL);
+    json_get_int(line, "prompt_tokens", &a->usage.prompt_tokens, 0, INT32_MAX, NULL);
+    json_get_int(line, "completion_tokens", &a->usage.completion_tokens, 0, INT32_MAX, NULL);
+    str_copy(a->finish, sizeof a->finish, reason);
+    a->done = true;
+}
+
+static bool on_line(void *ctx, const char *text, size_t len) {
+    answer *a = ctx;
+    yyjson_doc *doc = json_parse(text, len, &a->error);
+    if (!doc) return false;
+    json_in line = json_root(doc);
+    const char *event = "";
+    bool ok = json_get_str(&line, "event", &event, &a->error);
+    if (str_eq(event, "start"))
+        on_start(a, &line);
+    else if (str_eq(event, "token"))
+        ok = on_token(a, &line);
+    else if (str_eq(event, "done"))
+        on_worker_done(a, &line);
+    else if (str_eq(event, "error"))
+        ok = routes_read_error(text, len, &a->error);
+    yyjson_doc_free(doc);
+    return ok;
+}
+
+/* ---- sending, and sending again --------------------------------------------------------------------------------- */
+
+static void wait_for_worker(answer *a);
+
+static void on_headers(void *ctx, http_call *call) {
+    answer *a = ctx;
+    if (http_call_status(call) != 200) a->lines.on_line = NULL; /* the body is one error, collected as text */
+}
+
+static void on_data(void *ctx, const char *data, size_t len) {
+    answer *a = ctx;
+    if (!a->lines.on_line) {
+        buf_append(&a->lines.rest, data, len);
+        return;
+    }
+    err e = {0};
+    if (!http_lines_feed(&a->lines, data, len, &e) && !a->error.code) a->error = e;
+    if (a->error.code)
+        fail(a, &a->error);
+    else if (a->done)
+        finish(a);
+}
+
+/* The stream breaks when the process dies, but the news of its death may come a moment later. */
+static void send_again(uv_timer_t *t) {
+    answer *a = t->data;
+    bool known = workers_view(a->relay->app->workers, WORKER_LLM).restarts != a->restarts_seen;
+    if (known || clock_mono_ms() - a->broke_at > DEATH_WAIT_MS)
+        wait_for_worker(a);
+    else
+        uv_timer_start(&a->timer, send_again, DEATH_POLL_MS, 0);
+}
+
+/* The worker broke off. Its death is known by now, or will be soon; then it is started again by itself. */
+static void broke_off(answer *a, const err *why) {
+    stop_working(a, false);
+    if (++a->deaths >= DEATHS_MAX) {
+        const char *cause = workers_view(a->relay->app->workers, WORKER_LLM).last_crash;
+        err_set(&a->error, ERR_CRASHED, "the LLM worker crashed %d times during this request (%s)", a->deaths,
+                cause ? cause : why->msg);
+        fail(a, &a->error);
+        return;
+    }
+    log_warn("server", "LLM stream %s broke off after %zu tokens; it goes on when the worker is back", a->head.id,
+             a->token_count);
+    a->broke_at = clock_mono_ms();
+    uv_timer_start(&a->timer, send_again, DEATH_POLL_MS, 0);
+}
+
+static void on_done(void *ctx, const err *e) {
+    answer *a = ctx;
+    http_call *call = a->call;
+    a->call = NULL;
+    if (e) {
+        broke_off(a, e);
+        return;
+    }
+    int status = http_call_status(call);
+    if (status != 200) {
+        if (routes_read_error(buf_str(&a->lines.rest), a->lines.rest.len, &a->error))
+            err_set(&a->error, ERR_INTERNAL, "the LLM worker answered with status %d", status);
+        fail(a, &a->error);
+        return;
+    }
+    err_set(&a->error, ERR_IO, "the stream ended without its last line");
+    broke_off(a, &a->error);
+    a->error = (err){0};
+}
+
+static void send_request(answer *a) {
+    buf body;
+    buf_init(&body, 64 << 20);
+    llm_request_write(&a->request, a->head.id, a->tokens, a->token_count, &body);
+    http_lines_free(&a->lines);
+    http_lines_init(&a->lines, LINE_MAX_BYTES, on_line, a);
+    const http_call_opts opts = {.method = "POST",
+                                 .path = "/internal/complete",
+                                 .body = body.data,
+                                 .body_len = body.len,
+                                 .on_headers = on_headers,
+                                 .on_data = on_data,
+                                 .on_done = on_done,
+                                 .ctx = a};
+    err e = {0};
+    workers *w = a->relay->app->workers;
+    a->call = workers_call(w, WORKER_LLM, &opts, &e);
+    buf_free(&body);
+    if (!a->call) {
+        fail(a, &e);
+        return;
+    }
+    a->restarts_seen = workers_view(w, WORKER_LLM).restarts;
+    a->working = true;
+    workers_work_begin(w, WORKER_LLM);
+}
+
+static void on_ready(void *ctx, const err *e) {
+    answer *a = ctx;
+    a->wait = NULL;
+    if (e) {
+        a->error = *e;
+        fail(a, &a->error);
+    } else {
+        send_request(a);
+    }
+}
+
+static void wait_for_worker(answer *a) {
+    a->wait = workers_when_ready(a->relay->app->workers, WORKER_LLM, on_ready, a);
+}
+
+/* ---- the right model -------------------------------------------------------------------------------------------- */
+
+static void on_model_loaded(void *ctx, const char *json, const err *e) {
+    (void)json;
+    answer *a = ctx;
+    a->loading = false;
+    if (a->dropped) {
+        uv_close((uv_handle_t *)&a->timer, free_closed);
+    } else if (e) {
+        a->error = *e;
+        fail(a, &a->error);
+    } else {
+        wait_for_worker(a);
+    }
+}
+
+/* A model that is asked for by name must exist, or nothing is done: the one that runs stays. Another LLM than the
+ * chosen one is loaded first, unless that would break answers under way. */
+static bool choose_model(answer *a, err *e) {
+    app *top = a->relay->app;
+    worker_view v = workers_view(top->workers, WORKER_LLM);
+    const char *wanted = a->request.model;
+    if (!wanted) {
+        a->head.model = str_dup(v.model_id ? v.model_id : "none");
+        wait_for_worker(a);
+        return true;
+    }
+    const model_entry *m = models_find(top->models, wanted, e);
+    if (!m) return false;
+    if (!str_eq(m->type, "llm"))
+        return err_set(e, ERR_INVALID, "model: '%.100s' is not a text model but of type %s", m->id, m->type);
+    a->head.model = str_dup(m->id);
+    if (str_eq(m->id, v.model_id)) {
+        wait_for_worker(a);
+        return true;
+    }
+    if (v.loaded && llm_relay_busy(a->relay))
+        return err_set(e, ERR_BUSY, "model '%.80s' is not loaded, and '%.80s' is answering other requests", m->id,
+                       v.model_id);
+    a->loading = true;
+    routes_load_llm(top, m, NULL, on_model_loaded, a);
+    return true;
+}
+
+static void handle(app *top, http_req *req, llm_shape shape) {
+    size_t len;
+    const char *body = http_req_body(req, &len);
+    err e = {0};
+    llm_request request = {0};
+    yyjson_doc *doc = json_parse(body, len, &e);
+    json_in root = json_root(doc);
+    bool ok = doc && llm_request_read(&request, shape, &root, &e);
+    yyjson_doc_free(doc);
+    if (!ok) {
+        routes_reply_invalid(req, &e);
+        return;
+    }
+    http_req_drop_body(req);
+
+    answer *a = mem_alloc(1, sizeof *a);
+    *a = (answer){.relay = top->llm, .req = req, .request = request, .next = top->llm->answers};
+    top->llm->answers = a;
+    unsigned char raw[12];
+    file_random(raw, sizeof raw);
+    int n = snprintf(a->head.id, sizeof a->head.id, "%s-", shape == LLM_COMPLETION ? "cmpl" : "chatcmpl");
+    for (size_t i = 0; i < sizeof raw; i++)
+        n += snprintf(a->head.id + n, sizeof a->head.id - (size_t)n, "%02x", raw[i]);
+    a->head.shape = shape;
+    a->head.created = clock_wall_ms() / 1000;
+    buf_init(&a->text, TEXT_MAX);
+    http_lines_init(&a->lines, LINE_MAX_BYTES, on_line, a);
+    uv_timer_init(top->loop, &a->timer);
+    a->timer.data = a;
+    http_req_on_close(req, client_gone, a);
+    if (choose_model(a, &e)) return;
+    if (e.code == ERR_NOT_FOUND || e.code == ERR_CONFLICT) {
+        http_reply_error(req, 404, "model_not_found", "model", "%s", e.msg);
+        drop(a);
+    } else {
+        fail(a, &e);
+    }
+}
+
+void llm_relay_chat(void *ctx, http_req *req) {
+    handle(ctx, req, LLM_CHAT);
+}
+void llm_relay_completion(void *ctx, http_req *req) {
+    handle(ctx, req, LLM_COMPLETION);
+}
+void llm_relay_enhance(void *ctx, http_req *req) {
+    handle(ctx, req, LLM_ENHANCE);
+}
+
+llm_relay *llm_relay_new(app *a) {
+    llm_relay *r = mem_alloc(1, sizeof *r);
+    r->app = a;
+    return r;
+}
+
+void llm_relay_free(llm_relay *r) {
+    if (!r) return;
+    err e = {0};
+    err_set(&e, ERR_BUSY, "the server is stopping");
+    while (r->answers) fail(r->answers, &e);
+    free(r);
+}

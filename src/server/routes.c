@@ -1,0 +1,63 @@
+/* routes.c - see routes.h: what the handlers share. */
+#include "server/routes.h"
+#include "base/str.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+void route_list_add(route_list *l, const http_route *routes, size_t count) {
+    l->items = mem_resize(l->items, (l->count + count) * sizeof l->items[0]);
+    memcpy(l->items + l->count, routes, count * sizeof l->items[0]);
+    l->count += count;
+}
+
+yyjson_doc *routes_body(http_req *req, json_in *root) {
+    size_t len;
+    const char *body = http_req_body(req, &len);
+    err e = {0};
+    yyjson_doc *doc = json_parse(body, len, &e);
+    *root = json_root(doc);
+    if (doc && !yyjson_is_obj(root->val)) {
+        err_set(&e, ERR_INVALID, "body: expected object");
+        yyjson_doc_free(doc);
+        doc = NULL;
+    }
+    if (!doc) routes_reply_invalid(req, &e);
+    return doc;
+}
+
+/* "steps: 0 is not between 1 and 200" -> "steps"; "messages[2].role: ..." -> "messages[2].role". */
+static bool leading_field(const char *message, char *out, size_t cap) {
+    size_t n = strspn(message, "abcdefghijklmnopqrstuvwxyz_.[]0123456789");
+    if (n == 0 || n >= cap || message[n] != ':' || message[n + 1] != ' ') return false;
+    memcpy(out, message, n);
+    out[n] = 0;
+    return true;
+}
+
+void routes_reply_invalid(http_req *req, const err *e) {
+    char param[112];
+    int status = e->code == ERR_FORMAT ? 400 : http_status_of(e->code);
+    bool named = leading_field(e->msg, param, sizeof param);
+    if (status == 429 || status == 503) http_header_add(req, "Retry-After", "2");
+    http_reply_error(req, status, err_name(e->code), named ? param : NULL, "%s", e->msg);
+}
+
+void routes_reply_json(http_req *req, int status, buf *json) {
+    http_reply(req, status, "application/json", json->data, json->len);
+    buf_free(json);
+}
+
+bool routes_read_error(const char *body, size_t len, err *e) {
+    err parse = {0};
+    yyjson_doc *doc = json_parse(body, len, &parse);
+    json_in root = json_root(doc), error;
+    const char *message = NULL, *code = "internal";
+    if (doc && json_get_obj(&root, "error", true, &error, &parse) &&
+        json_need_str(&error, "message", &message, &parse) && json_get_str(&error, "code", &code, &parse))
+        err_set(e, err_from_name(code), "%s", message);
+    else
+        err_set(e, ERR_INTERNAL, "the worker gave no reason");
+    yyjson_doc_free(doc);
+    return false;
+}

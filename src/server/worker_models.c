@@ -1,0 +1,348 @@
+/* worker_models.c - what is loaded in the workers: chosen, restored after a death, unloaded when idle, loaded again.
+ *
+ * A worker has one chosen model (model_id + the /internal/load body that brought it in). It is saved as recovery state
+ * once the worker has confirmed it, and survives the worker and the server. Whether it is in the process at this
+ * moment is `loaded`. At most one load is under way per worker. */
+#include "server/workers_impl.h"
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/str.h"
+#include "json/json.h"
+#include "server/events.h"
+#include "server/recovery.h"
+#include "server/routes.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { ANSWER_MAX = 1 << 20, IDLE_CHECK_MS = 1000 };
+
+static void free_request(load_request *r) {
+    free(r->model_id);
+    free(r->body);
+    *r = (load_request){0};
+}
+
+static void choose(slot *s, const char *model_id, const char *body) {
+    str_set(&s->model_id, model_id);
+    str_set(&s->body, body);
+}
+
+/* ---- recovery state --------------------------------------------------------------------------------------------- */
+
+typedef struct saved {
+    const char *kind; /* "SD": static */
+} saved;
+
+static void on_saved(void *ctx, const err *why) {
+    saved *n = ctx;
+    if (why)
+        log_error("server", "%s model state could not be saved: %s", n->kind, why->msg);
+    else
+        log_info("server", "Saved %s model state", n->kind);
+    free(n);
+}
+
+/* {"model_id": ..., "body": {...}} */
+static void save(slot *s) {
+    buf out;
+    buf_init(&out, 1 << 20);
+    buf_puts(&out, "{\"model_id\":");
+    json_quote(&out, s->model_id);
+    buf_printf(&out, ",\"body\":%s}", s->body);
+    saved *n = mem_alloc(1, sizeof *n);
+    n->kind = s->kind;
+    recovery_set(s->owner->app->db, s->name, buf_str(&out), on_saved, n);
+    buf_free(&out);
+}
+
+static void read_saved(slot *s) {
+    err e = {0};
+    char *text = recovery_get(s->owner->app->db, s->name, &e);
+    if (!text) return;
+    yyjson_doc *doc = json_parse(text, strlen(text), &e);
+    json_in root = json_root(doc), body;
+    const char *model_id = NULL;
+    if (doc && json_need_str(&root, "model_id", &model_id, &e) && json_get_obj(&root, "body", true, &body, &e)) {
+        char *raw = yyjson_val_write(body.val, 0, NULL);
+        choose(s, model_id, raw);
+        free(raw);
+    } else {
+        log_warn("server", "saved %s model state is not usable: %s", s->kind, e.msg);
+    }
+    yyjson_doc_free(doc);
+    free(text);
+}
+
+/* ---- those who wait --------------------------------------------------------------------------------------------- */
+
+static void start_load(slot *s, load_request *r);
+
+/* Answers everybody: NULL means ready. */
+static void release_waits(slot *s, const err *why) {
+    while (s->waits) {
+        worker_wait *wait = s->waits;
+        s->waits = wait->next;
+        wait->fn(wait->ctx, why);
+        free(wait);
+    }
+}
+
+static void look_at_waits(uv_timer_t *t) {
+    slot *s = t->data;
+    err e = {0};
+    if (!s->waits) return;
+    const char *what = s->id == WORKER_SD ? "image model" : "LLM";
+    if (s->owner->stopping) {
+        err_set(&e, ERR_BUSY, "the server is stopping");
+    } else if (s->sup.state == SUP_SAFE_MODE && !s->queued.body) {
+        err_set(&e, ERR_BUSY, "the %s is in safe mode: %s Load another model, or retry", s->title, s->safe_mode_reason);
+    } else if (!s->body && !s->load_call && !s->queued.body) {
+        err_set(&e, ERR_NOT_FOUND, "no %s is loaded", what);
+    } else if (s->sup.state != SUP_READY || s->load_call) {
+        return; /* it comes */
+    } else if (!s->loaded) {
+        load_request again = {.reason = LOAD_AGAIN, .model_id = str_dup(s->model_id), .body = str_dup(s->body)};
+        start_load(s, &again);
+        return;
+    }
+    release_waits(s, e.code ? &e : NULL);
+}
+
+void slot_models_wake(slot *s) {
+    if (s->waits) uv_timer_start(&s->soon, look_at_waits, 0, 0);
+}
+
+worker_wait *workers_when_ready(workers *w, worker_id id, worker_ready_fn *fn, void *ctx) {
+    slot *s = &w->slots[id];
+    worker_wait *wait = mem_alloc(1, sizeof *wait);
+    *wait = (worker_wait){.fn = fn, .ctx = ctx, .slot = s};
+    worker_wait **end = &s->waits;
+    while (*end) end = &(*end)->next;
+    *end = wait;
+    slot_models_wake(s);
+    return wait;
+}
+
+void workers_wait_cancel(worker_wait *wait) {
+    worker_wait **at = &wait->slot->waits;
+    while (*at && *at != wait) at = &(*at)->next;
+    if (*at) *at = wait->next;
+    free(wait);
+}
+
+/* ---- loading ---------------------------------------------------------------------------------------------------- */
+
+/* What the failed load left in the process: the model from before, or nothing. */
+static bool kept_previous(const char *body, size_t len) {
+    yyjson_doc *doc = json_parse(body, len, NULL);
+    json_in root = json_root(doc);
+    bool kept = doc && json_has(&root, "loaded");
+    yyjson_doc_free(doc);
+    return kept;
+}
+
+static void load_succeeded(slot *s, const load_request *r) {
+    s->loaded = true;
+    s->idle_since = clock_mono_ms();
+    if (r->reason == LOAD_NEW || !str_eq(r->body, s->body)) choose(s, r->model_id, r->body);
+    if (r->reason == LOAD_RESTORE)
+        log_info("server", "%s model restored successfully.", s->kind);
+    else
+        save(s);
+}
+
+static void load_failed(slot *s, const load_request *r, const err *e) {
+    log_error("server", "%s model '%s' could not be loaded: %s", s->kind, r->model_id, e->msg);
+    if (r->reason == LOAD_NEW) return; /* told to who asked */
+    buf text;
+    buf_init(&text, 1024);
+    buf_printf(&text, "The model '%.150s' could not be loaded again: %s", r->model_id, e->msg);
+    events_alert(s->owner->app->events, "error", "restore_failed", s->name, NULL, buf_str(&text));
+    buf_free(&text);
+}
+
+/* Tells everybody concerned how the load ended; `e` NULL on success. Takes the request over. */
+static void finish_load(slot *s, load_request r, const char *answer, const err *e) {
+    if (e)
+        load_failed(s, &r, e);
+    else
+        load_succeeded(s, &r);
+    if (r.reason == LOAD_RESTORE || s->sup.state == SUP_RESTORING)
+        slot_step(s, e ? SUP_EV_RESTORE_FAILED : SUP_EV_RESTORED);
+    if (e && r.reason != LOAD_NEW) release_waits(s, e);
+    if (r.fn) r.fn(r.ctx, answer, e);
+    free_request(&r);
+    slot_changed(s);
+    slot_models_wake(s);
+}
+
+static void on_load_answer(void *ctx, int status, const char *body, size_t len, const err *why) {
+    slot *s = ctx;
+    load_request r = s->load;
+    s->load = (load_request){0};
+    s->load_call = NULL;
+    err e = {0};
+    if (why) {
+        err_set(&e, ERR_CRASHED, "the worker broke off while loading: %s", why->msg);
+        s->loaded = false;
+    } else if (status != 200) {
+        routes_read_error(body, len, &e);
+        s->loaded = s->loaded && kept_previous(body, len);
+    }
+    finish_load(s, r, body, e.code ? &e : NULL);
+}
+
+/* Takes the request over. */
+static void start_load(slot *s, load_request *r) {
+    s->load = *r;
+    *r = (load_request){0};
+    const http_call_opts opts = {
+        .method = "POST", .path = "/internal/load", .body = s->load.body, .body_len = strlen(s->load.body)};
+    err e = {0};
+    s->load_call = workers_fetch(s->owner, s->id, &opts, ANSWER_MAX, on_load_answer, s, &e);
+    if (s->load_call) {
+        slot_changed(s);
+        return;
+    }
+    load_request failed = s->load;
+    s->load = (load_request){0};
+    finish_load(s, failed, NULL, &e);
+}
+
+void slot_models_restore(slot *s) {
+    load_request r = s->queued;
+    s->queued = (load_request){0};
+    if (!r.body) {
+        r = (load_request){.reason = LOAD_RESTORE, .model_id = str_dup(s->model_id), .body = str_dup(s->body)};
+        log_info("server", "Restoring %s model...", s->kind);
+    }
+    start_load(s, &r);
+}
+
+void slot_models_died(slot *s) {
+    s->loaded = false;
+    if (s->load_call) {
+        http_call_abort(s->load_call);
+        s->load_call = NULL;
+    }
+    load_request lost[2] = {s->load, s->queued};
+    s->load = s->queued = (load_request){0};
+    for (int i = 0; i < 2; i++) {
+        err e = {0};
+        err_set(&e, ERR_CRASHED, "the worker crashed while loading '%.100s': %s",
+                lost[i].model_id ? lost[i].model_id : "", s->last_crash);
+        if (lost[i].body) log_error("server", "%s", e.msg);
+        if (lost[i].fn) lost[i].fn(lost[i].ctx, NULL, &e);
+        free_request(&lost[i]);
+    }
+}
+
+void workers_load(workers *w, worker_id id, const char *model_id, const char *body, worker_load_fn *fn, void *ctx) {
+    slot *s = &w->slots[id];
+    err e = {0};
+    if (s->load_call || s->queued.body) {
+        err_set(&e, ERR_BUSY, "another model is being loaded");
+    } else if (s->sup.state != SUP_READY && s->sup.state != SUP_SAFE_MODE) {
+        err_set(&e, ERR_BUSY, "the %s is %s; try again in a moment", s->title, sup_state_name(s->sup.state));
+    } else {
+        load_request r = {
+            .reason = LOAD_NEW, .model_id = str_dup(model_id), .body = str_dup(body), .fn = fn, .ctx = ctx};
+        if (s->sup.state == SUP_READY) {
+            start_load(s, &r);
+            return;
+        }
+        s->queued = r; /* safe mode: the worker is restarted or restored with this one */
+        slot_step(s, SUP_EV_RETRY);
+        return;
+    }
+    fn(ctx, NULL, &e);
+}
+
+void workers_choose(workers *w, worker_id id, const char *model_id, const char *body) {
+    choose(&w->slots[id], model_id, body);
+}
+
+/* ---- unloading -------------------------------------------------------------------------------------------------- */
+
+typedef struct unload_call {
+    slot *slot;
+    worker_load_fn *fn;
+    void *ctx;
+} unload_call;
+
+static void on_unloaded(void *ctx, int status, const char *body, size_t len, const err *why) {
+    unload_call *u = ctx;
+    err e = {0};
+    if (why)
+        e = *why;
+    else if (status != 200)
+        routes_read_error(body, len, &e);
+    if (u->fn) u->fn(u->ctx, body, e.code ? &e : NULL);
+    slot_changed(u->slot);
+    free(u);
+}
+
+/* The process is told to free the model; whether it is still the chosen one is the caller's business. */
+static void send_unload(slot *s, worker_load_fn *fn, void *ctx) {
+    s->loaded = false;
+    unload_call *u = mem_alloc(1, sizeof *u);
+    *u = (unload_call){.slot = s, .fn = fn, .ctx = ctx};
+    const http_call_opts opts = {.method = "POST", .path = "/internal/unload", .body = "{}", .body_len = 2};
+    err e = {0};
+    if (!workers_fetch(s->owner, s->id, &opts, ANSWER_MAX, on_unloaded, u, &e)) {
+        free(u);
+        if (fn) fn(ctx, "{}", NULL); /* no process: nothing is loaded */
+    }
+    slot_changed(s);
+}
+
+void workers_unload(workers *w, worker_id id, worker_load_fn *fn, void *ctx) {
+    slot *s = &w->slots[id];
+    choose(s, NULL, NULL);
+    recovery_clear(w->app->db, s->name, NULL, NULL);
+    send_unload(s, fn, ctx);
+}
+
+static void look_whether_idle(uv_timer_t *t) {
+    slot *s = t->data;
+    const config *c = &s->owner->app->cfg;
+    int64_t limit = s->id == WORKER_SD ? c->sd_idle_timeout : c->llm_idle_timeout;
+    if (limit <= 0 || !s->loaded || s->working || s->load_call) return;
+    if (clock_mono_ms() - s->idle_since < limit * 1000) return;
+    log_info("server", "%s model unused for %lld s: unloading it until it is needed", s->kind, (long long)limit);
+    send_unload(s, NULL, NULL);
+}
+
+void workers_work_begin(workers *w, worker_id id) {
+    w->slots[id].working++;
+}
+
+void workers_work_end(workers *w, worker_id id, bool ok) {
+    slot *s = &w->slots[id];
+    s->working--;
+    s->idle_since = clock_mono_ms();
+    if (ok) slot_step(s, SUP_EV_WORK_DONE);
+}
+
+/* ---- life ------------------------------------------------------------------------------------------------------- */
+
+void slot_models_open(slot *s) {
+    uv_timer_init(s->owner->app->loop, &s->soon);
+    uv_timer_init(s->owner->app->loop, &s->idle);
+    s->soon.data = s->idle.data = s;
+    uv_timer_start(&s->idle, look_whether_idle, IDLE_CHECK_MS, IDLE_CHECK_MS);
+    if (!s->owner->app->cfg.no_restore) read_saved(s);
+}
+
+void slot_models_free(slot *s) {
+    err e = {0};
+    err_set(&e, ERR_BUSY, "the server is stopping");
+    if (s->load_call) http_call_abort(s->load_call);
+    release_waits(s, &e);
+    free_request(&s->load);
+    free_request(&s->queued);
+    choose(s, NULL, NULL);
+}
