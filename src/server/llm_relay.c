@@ -421,10 +421,14 @@ llm_relay *llm_relay_new(app *a) {
     return r;
 }
 
-void llm_relay_free(llm_relay *r) {
-    if (!r) return;
+void llm_relay_stop(llm_relay *r) {
     err e = {0};
     err_set(&e, ERR_BUSY, "the server is stopping");
     while (r->answers) fail(r->answers, &e);
+}
+
+void llm_relay_free(llm_relay *r) {
+    if (!r) return;
+    llm_relay_stop(r);
     free(r);
 }

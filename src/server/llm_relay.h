@@ -12,7 +12,9 @@ typedef struct llm_relay llm_relay;
 
 llm_relay *llm_relay_new(app *a);
 
-/* Answers what is still open with an error, and frees. */
+/* Answers what is still open with an error. */
+void llm_relay_stop(llm_relay *r);
+
 void llm_relay_free(llm_relay *r);
 
 /* Answers are under way. */

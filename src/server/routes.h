@@ -19,7 +19,7 @@ typedef struct route_list {
 
 void route_list_add(route_list *l, const http_route *routes, size_t count);
 
-void routes_workers(route_list *l); /* health, load and unload, retry: lead */
+void routes_workers(route_list *l); /* health, load and unload, retry */
 void routes_text(route_list *l);    /* chat, completions, enhance */
 void routes_jobs(route_list *l);
 void routes_images(route_list *l); /* generations, edits, inspect, options */
@@ -27,6 +27,7 @@ void routes_history(route_list *l);
 void routes_events(route_list *l); /* events, progress */
 void routes_models(route_list *l); /* list, one, refresh */
 void routes_misc(route_list *l);   /* settings, logs */
+void routes_static(route_list *l); /* pictures, the page; last */
 
 /* Parses the body as a JSON object; NULL when it was answered already (400). Freed with yyjson_doc_free(). */
 yyjson_doc *routes_body(http_req *req, json_in *root);

@@ -1,0 +1,48 @@
+/* routes_static.c - the page's files and the pictures. */
+#include "server/routes.h"
+
+#include "base/path.h"
+#include "base/str.h"
+#include "net/http_file.h"
+
+/* The page loads nothing from elsewhere and runs no inline script; its component library sets styles. */
+static const char page_policy[] =
+    "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+static void get_output(void *ctx, http_req *req) {
+    app *a = ctx;
+    http_header_add(req, "Content-Security-Policy", "default-src 'none'; sandbox");
+    const http_file_opts opts = {.cache_control = "private, max-age=3600"};
+    http_file_serve(req, a->cfg.output_dir, http_req_param(req, "path"), &opts);
+}
+
+/* Programs that look for an API we don't have must get a 404, not the page. */
+static bool is_api_path(const char *path) {
+    static const char *const prefixes[] = {"v1/", "api/", "sdapi/", "internal/", "outputs/"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (str_starts(path, prefixes[i])) return true;
+    return str_eq(path, "v1");
+}
+
+static void get_page(void *ctx, http_req *req) {
+    app *a = ctx;
+    const char *path = http_req_param(req, "path");
+    if (is_api_path(path)) {
+        http_reply_error(req, 404, NULL, NULL, "there is no route %.200s", http_req_path(req));
+        return;
+    }
+    http_header_add(req, "Content-Security-Policy", page_policy);
+    http_header_add(req, "Referrer-Policy", "no-referrer");
+    const http_file_opts opts = {.cache_control = str_starts(path, "assets/") ? HTTP_CACHE_IMMUTABLE : NULL,
+                                 .fallback = "index.html"};
+    http_file_serve(req, a->cfg.public_dir, path, &opts);
+}
+
+void routes_static(route_list *l) {
+    static const http_route routes[] = {
+        {"GET", "/outputs/{path...}", get_output, 0},
+        {"GET", "/{path...}", get_page, 0},
+    };
+    route_list_add(l, routes, sizeof routes / sizeof routes[0]);
+}

@@ -1,0 +1,233 @@
+/* sd_runner.c - see sd_runner.h.
+ *
+ * One job at a time: make sure that its model is loaded, stream /internal/generate, hand the lines to the queue. When
+ * the stream breaks, the news of the death is awaited, so that the queue hears the cause. */
+#include "server/sd_runner.h"
+
+#include "base/log.h"
+#include "base/str.h"
+#include "net/http_lines.h"
+#include "server/routes.h"
+#include "server/workers.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+enum { LINE_MAX_BYTES = 8 << 20, DEATH_WAIT_MS = 6000 };
+
+struct sd_runner {
+    app *app;
+    bool active; /* between start() and the end */
+    char *body;  /* of /internal/generate */
+    worker_wait *wait;
+    http_call *call;
+    http_lines lines;
+    bool refused; /* the answer is one error, collected in lines.rest */
+    bool ended;   /* a done or error line came */
+    bool working;
+    bool loading;      /* routes_load_image() is under way */
+    unsigned load_run; /* tells its callback from that of a cancelled job */
+    uv_timer_t timer;
+    unsigned restarts_seen;
+};
+
+static void reset(sd_runner *r, bool ok) {
+    if (r->working) workers_work_end(r->app->workers, WORKER_SD, ok);
+    if (r->wait) workers_wait_cancel(r->wait);
+    if (r->call) http_call_abort(r->call);
+    uv_timer_stop(&r->timer);
+    free(r->body);
+    r->body = NULL;
+    r->wait = NULL;
+    r->call = NULL;
+    r->working = r->active = r->loading = false;
+    r->load_run++;
+}
+
+/* Tells the queue, which may start the next job at once. */
+static void end(sd_runner *r, const err *why) {
+    err copy = why ? *why : (err){0};
+    reset(r, !why && r->ended);
+    jobs_runner_end(r->app->jobs, copy.code ? &copy : NULL);
+}
+
+/* ---- the stream ------------------------------------------------------------------------------------------------- */
+
+static bool on_line(void *ctx, const char *line, size_t len) {
+    sd_runner *r = ctx;
+    if (strstr(line, "\"event\":\"done\"") || strstr(line, "\"event\":\"error\"")) {
+        yyjson_doc *doc = json_parse(line, len, NULL);
+        const char *event = yyjson_get_str(yyjson_obj_get(yyjson_doc_get_root(doc), "event"));
+        if (str_eq(event, "done") || str_eq(event, "error")) r->ended = true;
+        yyjson_doc_free(doc);
+    }
+    jobs_runner_line(r->app->jobs, line, len);
+    return r->active;
+}
+
+static void on_headers(void *ctx, http_call *call) {
+    ((sd_runner *)ctx)->refused = http_call_status(call) != 200;
+}
+
+static void on_data(void *ctx, const char *data, size_t len) {
+    sd_runner *r = ctx;
+    err e = {0};
+    if (r->refused)
+        buf_append(&r->lines.rest, data, len);
+    else if (!http_lines_feed(&r->lines, data, len, &e) && r->active)
+        end(r, &e);
+}
+
+static void no_news(uv_timer_t *t) {
+    err e = {0};
+    err_set(&e, ERR_CRASHED, "the connection to the image worker broke");
+    end(t->data, &e);
+}
+
+static void on_done(void *ctx, const err *e) {
+    sd_runner *r = ctx;
+    r->call = NULL;
+    err why = {0};
+    if (r->refused && !e) {
+        routes_read_error(buf_str(&r->lines.rest), r->lines.rest.len, &why);
+        end(r, &why);
+    } else if (r->ended) {
+        end(r, NULL);
+    } else if (workers_view(r->app->workers, WORKER_SD).restarts != r->restarts_seen) {
+        sd_runner_worker_died(r, workers_view(r->app->workers, WORKER_SD).last_crash);
+    } else {
+        uv_timer_start(&r->timer, no_news, DEATH_WAIT_MS, 0); /* the exit will be reported in a moment */
+    }
+}
+
+void sd_runner_worker_died(sd_runner *r, const char *cause) {
+    if (!r->working || r->ended) return;
+    err e = {0};
+    err_set(&e, ERR_CRASHED, "the image worker crashed: %s", cause);
+    end(r, &e);
+}
+
+/* ---- start ------------------------------------------------------------------------------------------------------ */
+
+static void send_job(sd_runner *r) {
+    const http_call_opts opts = {.method = "POST",
+                                 .path = "/internal/generate",
+                                 .body = r->body,
+                                 .body_len = strlen(r->body),
+                                 .on_headers = on_headers,
+                                 .on_data = on_data,
+                                 .on_done = on_done,
+                                 .ctx = r};
+    http_lines_free(&r->lines);
+    http_lines_init(&r->lines, LINE_MAX_BYTES, on_line, r);
+    r->refused = r->ended = false;
+    err e = {0};
+    r->call = workers_call(r->app->workers, WORKER_SD, &opts, &e);
+    if (!r->call) {
+        end(r, &e);
+        return;
+    }
+    r->restarts_seen = workers_view(r->app->workers, WORKER_SD).restarts;
+    r->working = true;
+    workers_work_begin(r->app->workers, WORKER_SD);
+}
+
+static void on_ready(void *ctx, const err *e) {
+    sd_runner *r = ctx;
+    r->wait = NULL;
+    if (e)
+        end(r, e);
+    else
+        send_job(r);
+}
+
+/* A load cannot be taken back: its answer may come for a job that was cancelled since. */
+typedef struct model_load {
+    sd_runner *runner;
+    unsigned run;
+} model_load;
+
+static void on_model_loaded(void *ctx, const char *answer, const err *e) {
+    (void)answer;
+    model_load *l = ctx;
+    sd_runner *r = l->runner;
+    bool stale = l->run != r->load_run;
+    free(l);
+    if (stale) {
+        jobs_kick(r->app->jobs);
+        return;
+    }
+    r->loading = false;
+    if (e)
+        end(r, e);
+    else
+        r->wait = workers_when_ready(r->app->workers, WORKER_SD, on_ready, r);
+}
+
+static void load_other(sd_runner *r, const model_entry *m) {
+    model_load *l = mem_alloc(1, sizeof *l);
+    *l = (model_load){.runner = r, .run = r->load_run};
+    r->loading = true;
+    jobs_runner_phase(r->app->jobs, "loading", 0, 0);
+    routes_load_image(r->app, m, NULL, on_model_loaded, l);
+}
+
+/* Everything that can fail at once is told from here, on a later turn of the loop. */
+static void begin(uv_timer_t *t) {
+    sd_runner *r = t->data;
+    const job *j = jobs_running(r->app->jobs);
+    const char *wanted = j ? j->params.model : NULL, *chosen = workers_view(r->app->workers, WORKER_SD).model_id;
+    err e = {0};
+    const model_entry *m = wanted ? models_find(r->app->models, wanted, &e) : NULL;
+    if (wanted && !m)
+        end(r, &e);
+    else if (m && !str_eq(m->id, chosen))
+        load_other(r, m);
+    else
+        r->wait = workers_when_ready(r->app->workers, WORKER_SD, on_ready, r);
+}
+
+static void start(void *ctx, const job *j, const char *body, size_t len) {
+    (void)j;
+    sd_runner *r = ctx;
+    r->active = true;
+    r->ended = false;
+    r->body = str_ndup(body, len);
+    uv_timer_start(&r->timer, begin, 0, 0);
+}
+
+/* Also while the worker is coming back, so that a job waits there rather than at the head of the queue: only without
+ * any hope (no process for long, safe mode) does when_ready answer with the reason. */
+static bool ready(void *ctx) {
+    sd_runner *r = ctx;
+    worker_view v = workers_view(r->app->workers, WORKER_SD);
+    return !r->active && !v.loading && (v.state == SUP_READY || v.state == SUP_SAFE_MODE);
+}
+
+static void cancel(void *ctx) {
+    reset(ctx, false);
+}
+
+sd_runner *sd_runner_new(app *a) {
+    sd_runner *r = mem_alloc(1, sizeof *r);
+    r->app = a;
+    uv_timer_init(a->loop, &r->timer);
+    r->timer.data = r;
+    http_lines_init(&r->lines, LINE_MAX_BYTES, on_line, r);
+    return r;
+}
+
+static void free_closed(uv_handle_t *h) {
+    free(h->data);
+}
+
+void sd_runner_free(sd_runner *r) {
+    if (!r) return;
+    reset(r, false);
+    http_lines_free(&r->lines);
+    uv_close((uv_handle_t *)&r->timer, free_closed);
+}
+
+job_runner sd_runner_interface(sd_runner *r) {
+    return (job_runner){.ctx = r, .ready = ready, .start = start, .cancel = cancel};
+}
