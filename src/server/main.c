@@ -24,11 +24,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LOG_FILE_BYTES = 10 << 20, STOP_GRACE_MS = 1000, STOP_PARTS = 2 };
+enum { LOG_FILE_BYTES = 10 << 20, STOP_GRACE_MS = 500, STOP_PARTS = 2 };
 
 typedef struct program {
     app app;
     uv_loop_t loop;
+    uploads uploads;
     route_list routes;
     http_router *router;
     http_server *server;
@@ -105,13 +106,13 @@ static bool open_state(program *p, err *e) {
     a->db = db_open(a->loop, file, e);
     free(file);
     if (!a->db) return false;
-    a->events = events_open(a->loop);
+    a->events = events_open(a->loop, a->start_id);
     a->history = history_open(a->db, c->output_dir);
-    const models_config models = {
+    const models_config index = {
         .loop = a->loop, .db = a->db, .dir = c->model_dir, .ctx = p, .changed = models_changed, .state = model_state};
-    a->models = models_open(&models, e);
-    a->uploads = uploads_open(a->db, c->data_dir, e);
-    return a->models && a->uploads;
+    a->models = models_open(&index, e);
+    a->uploads = &p->uploads;
+    return a->models && uploads_init(a->uploads, c->data_dir, c->output_dir, e);
 }
 
 static bool open_work(program *p, err *e) {
@@ -123,15 +124,15 @@ static bool open_work(program *p, err *e) {
     a->runner = sd_runner_new(a);
     p->checkpoint_dir = path_join(a->cfg.data_dir, "checkpoints");
     if (!path_make_dirs(p->checkpoint_dir, e)) return false;
-    const jobs_config jobs = {.loop = a->loop,
-                              .db = a->db,
-                              .history = a->history,
-                              .events = a->events,
-                              .uploads = a->uploads,
-                              .output_dir = a->cfg.output_dir,
-                              .checkpoint_dir = p->checkpoint_dir,
-                              .runner = sd_runner_interface(a->runner)};
-    a->jobs = jobs_open(&jobs, e);
+    const jobs_config queue = {.loop = a->loop,
+                               .db = a->db,
+                               .history = a->history,
+                               .events = a->events,
+                               .uploads = a->uploads,
+                               .output_dir = a->cfg.output_dir,
+                               .checkpoint_dir = p->checkpoint_dir,
+                               .runner = sd_runner_interface(a->runner)};
+    a->jobs = jobs_open(&queue, e);
     return a->jobs != NULL;
 }
 
@@ -170,10 +171,10 @@ static void close_state(program *p) {
     workers_free(a->workers);
     db_close(a->db); /* what is still queued for the disk is done here */
     if (a->jobs) jobs_free(a->jobs);
-    if (a->uploads) uploads_close(a->uploads);
+    uploads_free(&p->uploads);
     if (a->models) models_close(a->models);
     if (a->history) history_close(a->history);
-    if (a->events) events_free(a->events);
+    if (a->events) events_close(a->events);
 }
 
 static void part_closed(void *ctx) {
@@ -190,7 +191,6 @@ static void stop(program *p) {
     log_info("server", "Stopping...");
     llm_relay_stop(p->app.llm);
     jobs_close(p->app.jobs);
-    events_close(p->app.events);
     http_server_close(p->server, STOP_GRACE_MS, part_closed, p);
     workers_stop(p->app.workers, part_closed, p);
 }
