@@ -44,8 +44,10 @@ void *http_req_user(const http_req *req);
 /* Only in on_headers: how long the body may be (at most the server's max_body_cap). A longer one gets 413. */
 void http_req_limit_body(http_req *req, size_t max_body);
 
-/* Only for http_router: adds a parameter (copied). */
+/* Only for http_router: a parameter (copied), and the route found in on_headers (borrowed). */
 void http_req_set_param(http_req *req, const char *name, const char *value, size_t len);
+void http_req_set_route(http_req *req, const void *route);
+const void *http_req_route(const http_req *req);
 
 /* ---- the answer ---- */
 
@@ -82,15 +84,19 @@ void http_reply_end(http_req *req);
 /* Cuts the connection, so that the client notices a broken answer. Before an answer began: the same. */
 void http_reply_abort(http_req *req);
 
+/* Cuts the connection without ending the request: on_close comes from the loop, as if the client had gone. */
+void http_req_cut(http_req *req);
+
 enum { HTTP_HIGH_WATER = 64 * 1024 };
 size_t http_reply_queued(const http_req *req); /* bytes not yet accepted by the kernel */
 bool http_reply_begun(const http_req *req);
 
-/* fn is called once, when all written bytes were accepted by the kernel. NULL takes it back. */
+/* fn is called once, when all bytes that wait were accepted by the kernel; to be set after http_reply_write() returned
+ * false. NULL takes it back. */
 void http_req_on_drain(http_req *req, http_handler *fn, void *ctx);
 
 /* fn is called once if the client goes away, or the server closes, before the answer ended. NULL takes it back.
- * Set in on_headers it also covers the time in which the body arrives. */
+ * Set in on_headers it also covers the time in which the body arrives, and a body that is refused. */
 void http_req_on_close(http_req *req, http_handler *fn, void *ctx);
 
 const char *http_status_text(int status); /* "Not Found" */

@@ -1,0 +1,10 @@
+/* net.c - see net.h. */
+#include "net/net.h"
+
+#include <signal.h>
+
+void net_init(void) {
+#ifdef SIGPIPE /* Windows has none */
+    signal(SIGPIPE, SIG_IGN);
+#endif
+}
