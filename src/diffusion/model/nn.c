@@ -52,7 +52,7 @@ static tensor *conv_device(graph *g, tensor *x, tensor *kernel, const conv_band 
 
 /* A vector over channels, shaped so that it is added to (or multiplied with) a picture. */
 static tensor *per_channel(graph *g, tensor *v) {
-    return ggml_reshape_4d(g->ctx, v, 1, 1, v->ne[0], 1);
+    return ggml_reshape_4d(g->ctx, v, 1, 1, v->ne[0], v->ne[1]);
 }
 
 tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride, int pad) {

@@ -14,7 +14,7 @@ typedef struct ggml_tensor tensor;
 /* y = x W^T + b.  x: [in, ...] ([..., in]), weight: [in, out] ([out, in]), bias: [out]. -> [out, ...] */
 tensor *nn_linear(graph *g, tensor *x, tensor *weight, tensor *bias);
 
-/* x: [w, h, ic, n], weight: [kw, kh, ic, oc] ([oc, ic, kh, kw]) F16 or F32, bias: [oc].
+/* x: [w, h, ic, n], weight: [kw, kh, ic, oc] ([oc, ic, kh, kw]) F16 or F32, bias: [oc], or [oc, n] ([n, oc]).
  * -> [(w + 2 pad - kw) / stride + 1, ..., oc, n]. Its scratch stays below about 64 MB whatever the size. */
 tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride, int pad);
 

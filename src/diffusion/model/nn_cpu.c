@@ -97,7 +97,8 @@ static void compute_place(struct ggml_tensor *dst, int ith, int nth, void *param
     for (int64_t c = ith; c < y->ne[1]; c += nth) {
         const float *from = (const float *)y->data + c * count;
         float *to = (float *)dst->data + ((p->band.image * dst->ne[2] + c) * dst->ne[1] + p->band.row) * dst->ne[0];
-        const float add = bias ? ((const float *)bias->data)[c] : 0.0f;
+        const float add =
+            bias ? ((const float *)bias->data)[(bias->ne[1] > 1 ? p->band.image * bias->ne[0] : 0) + c] : 0.0f;
         for (int64_t i = 0; i < count; i++) to[i] = from[i] + add;
     }
 }

@@ -16,8 +16,8 @@ typedef struct conv_band {
  * x: [w, h, ic, n], kernel: [kw, kh, ic, oc] -> [kw kh ic, ow rows]. Three times as fast as ggml_im2col in F16. */
 struct ggml_tensor *cpu_patches(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, const conv_band *band);
 
-/* Writes y + bias into a band's place of the output. y: [ow rows, oc], bias: [oc] or NULL; out: [ow, oh, oc, n], or
- * NULL for the first band, which creates it. Returns the output. */
+/* Writes y + bias into a band's place of the output. y: [ow rows, oc], bias: [oc], [oc, n] or NULL; out: [ow, oh, oc,
+ * n], or NULL for the first band, which creates it. Returns the output. */
 struct ggml_tensor *cpu_place(graph *g, struct ggml_tensor *out, struct ggml_tensor *y, struct ggml_tensor *bias,
                               const conv_band *band, int64_t n);
 
