@@ -103,7 +103,7 @@ void worker_job_fail(worker_job *job, const err *e);
 
 enum { WORKER_STREAM_MAX = 256 * 1024 };
 
-/* ---- health: engine thread (any thread may call them) ----
+/* ---- health: engine thread; worker_alive() from any thread ----
  * A worker is busy from the start of a job's function to its end, and while engine_step returns true. */
 
 void worker_set_activity(worker *w, worker_activity a); /* WORKER_LOADING while a model is loaded */
