@@ -1,7 +1,7 @@
 /* http_client.h - HTTP/1.1 calls to one address (a worker on loopback). Loop thread only.
  *
  * Connections are kept and used again. A call on a kept connection that turns out dead before any byte of the answer
- * is sent once more on a fresh one, if its method is idempotent (GET, HEAD, PUT, DELETE, OPTIONS).
+ * is sent once more on a fresh one, if its method is idempotent (GET, HEAD, PUT, DELETE, OPTIONS) or nothing was sent.
  *
  * Life of an http_call: from http_client_send() until on_done has returned, or until http_call_abort() returns. */
 #ifndef MYSTI_NET_HTTP_CLIENT_H
@@ -31,7 +31,8 @@ typedef struct http_call_opts {
     int idle_timeout_ms;    /* longest wait for the next byte of the answer; 0: none */
 
     /* All optional; none is called from inside a function of this header.
-     * on_headers: http_call_status() and http_call_header() are valid from here on. Interim (1xx) answers are skipped.
+     * on_headers: from here on http_call_status() and, until on_done, http_call_header() are valid. Interim (1xx)
+     * answers are skipped.
      * on_data: a piece of the body, valid during the call.
      * on_done: the end; `e` is NULL when the answer came whole, else ERR_IO (refused, broken off), ERR_TIMEOUT or
      * ERR_FORMAT. A status of 500 is an answer, not an error. */
@@ -41,6 +42,7 @@ typedef struct http_call_opts {
     void *ctx;
 } http_call_opts;
 
+/* NULL when ip is not an address. Connects when there is something to send. */
 http_client *http_client_new(uv_loop_t *loop, const char *ip, int port);
 
 /* Aborts all calls (their callbacks are not called). The memory goes once the loop has closed the sockets. */
@@ -52,7 +54,8 @@ http_call *http_client_send(http_client *c, const http_call_opts *opts, err *e);
 int http_call_status(const http_call *call);
 const char *http_call_header(const http_call *call, const char *name); /* NULL when not there */
 
-/* Backpressure: stops and continues reading. At most one more on_data may come after a pause. */
+/* Backpressure: stops and continues reading. What was read already (at most 64 KiB) still comes after a pause. The idle
+ * timeout does not run while paused. */
 void http_call_pause(http_call *call);
 void http_call_resume(http_call *call);
 
