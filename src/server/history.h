@@ -49,7 +49,8 @@ void history_check_files(history *h);
 /* The user's words as an FTS5 query in which nothing has a special meaning; false when no word is left. */
 bool history_fts_query(const char *q, buf *out);
 
-/* On the disk thread: appends the JSON entries of a job's pictures, with commas between. */
-bool history_write_of_job(db_conn *c, int64_t job, buf *out, err *e);
+/* On the disk thread: a job's pictures in order, with their entries as JSON (all borrowed during the call). */
+typedef void (*history_each)(void *ctx, int64_t id, const char *file, int64_t seed, const char *json);
+bool history_of_job(db_conn *c, int64_t job, history_each fn, void *ctx, err *e);
 
 #endif

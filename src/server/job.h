@@ -40,9 +40,10 @@ typedef struct job {
     /* Only while it is in the queue. */
     char phase[16];
     int step, steps, image;
-    double step_ms;   /* smoothed; 0: unknown */
-    double decode_ms; /* of the last picture; 0: unknown */
-    int64_t phase_since_ms;
+    double step_ms;         /* smoothed; 0: unknown */
+    double decode_ms;       /* of the last picture; 0: unknown */
+    int64_t phase_since_ms; /* monotonic */
+    bool saved;             /* over, and its row says so */
     job_result *results;
     size_t result_count;
 } job;
@@ -58,19 +59,23 @@ int64_t job_id_from_name(const char *name);
 /* The time still needed, or -1 when unknown. */
 int64_t job_eta_ms(const job *j);
 
-/* Appends the job of docs/api.md. position: 1 is next; 0 when not waiting. `results` is the inside of the array, or
- * NULL to take j->results. */
-void job_write(const job *j, int position, const char *results, buf *out);
+/* Appends the job of docs/api.md. position: 1 is next; 0 when not waiting. */
+void job_write(const job *j, int position, buf *out);
 
-/* The code that clients see in job.error, and its HTTP status are err_name()'s. */
-void job_write_error(const err *why, buf *out);
+/* Takes note of a picture; a file that is known already is only completed. id 0 and json NULL: not recorded yet. */
+void job_add_result(job *j, int64_t id, int64_t seed, const char *file, const char *json);
+void job_drop_result(job *j, const char *file); /* it will never be in the history */
+bool job_all_recorded(const job *j);
 
-/* ---- rows, on the disk thread --------------------------------------------------------------------------------- */
+/* ---- rows, on the disk thread ------------------------------------------------------------------------------------ */
 
-bool job_insert(db_conn *c, job *j, err *e);       /* sets id, name, file_stem, created_ms */
-bool job_update(db_conn *c, const job *j, err *e); /* status, times, attempts, deaths, error */
-job *job_select(db_conn *c, int64_t id, err *e);   /* NULL: ERR_NOT_FOUND */
-job *job_from_row(sqlite3_stmt *s, err *e);        /* of a query with the columns JOB_COLUMNS */
-#define JOB_COLUMNS "id,status,params,file_stem,created_ms,started_ms,finished_ms,attempts,deaths,error_code,error"
+/* Sets id, name, file_stem and created_ms. */
+bool job_insert(db_conn *c, job *j, err *e);
+
+/* Writes status, times, attempts, deaths and error; looks at nothing else, so a shallow copy will do. */
+bool job_update(db_conn *c, const job *j, err *e);
+
+/* With its results. NULL: ERR_NOT_FOUND, or ERR_FORMAT when its parameters cannot be read. */
+job *job_select(db_conn *c, int64_t id, err *e);
 
 #endif

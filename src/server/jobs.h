@@ -50,9 +50,10 @@ typedef struct jobs_config {
 /* Takes up what the database holds (blocks: for the start of the program). Nothing runs before jobs_kick(). */
 jobs *jobs_open(const jobs_config *config, err *e);
 
-/* Saves the running job as interrupted and tells waiters ERR_CANCELLED. Before db_close(). */
+/* Cancels the runner, saves the running job as interrupted and calls all waiters (their job is not over). In order:
+ * jobs_close, db_close, events_close, jobs_free. */
 void jobs_close(jobs *q);
-void jobs_free(jobs *q); /* after db_close() */
+void jobs_free(jobs *q);
 
 /* The worker may be ready: starts the next job if so. */
 void jobs_kick(jobs *q);
@@ -62,12 +63,13 @@ void jobs_kick(jobs *q);
 /* One NDJSON line of the running job's stream. */
 void jobs_runner_line(jobs *q, const char *line, size_t len);
 
-/* The stream is over. `why`: NULL after `done` or `error`; ERR_CRASHED with the cause when the worker died; another
- * code when the job could not be started (model missing, too big, ...): that is the job's error. */
+/* The stream is over. `why`: NULL after `done` or `error`; ERR_CRASHED with the cause when the worker died: the job is
+ * taken up again; ERR_CANCELLED when the worker was stopped: likewise; another code when the job could not be started
+ * (model missing, too big, no worker, ...): that is the job's error. */
 void jobs_runner_end(jobs *q, const err *why);
 
-/* Reports the phase "loading" and its progress while start() loads another model. */
-void jobs_runner_phase(jobs *q, const char *phase, int step, int steps);
+/* Reports a phase of the runner's own: "loading" while start() loads another model. */
+void jobs_runner_phase(jobs *q, const char *phase);
 
 /* ---- from routes ------------------------------------------------------------------------------------------------ */
 
@@ -77,7 +79,7 @@ typedef void (*jobs_submitted)(void *ctx, const err *why, const job *j);
 /* `p` is copied; seed drawn, model resolved, init_image a name of uploads_take(). */
 void jobs_submit(jobs *q, const image_params *p, jobs_submitted done, void *ctx);
 
-/* Called once with the job when it is over (all its pictures recorded). */
+/* Called once with the job when it is over (its pictures have been offered to the history). */
 typedef struct job_waiter job_waiter;
 typedef void (*job_over)(void *ctx, const job *j);
 job_waiter *jobs_wait(jobs *q, int64_t id, job_over over, void *ctx); /* NULL: not in the queue */
@@ -86,6 +88,7 @@ void jobs_unwait(jobs *q, job_waiter *w);                             /* not aft
 /* ERR_NOT_FOUND when it is not in the queue (perhaps over: see jobs_get). The job may be freed afterwards. */
 bool jobs_cancel(jobs *q, int64_t id, err *e);
 
+db *jobs_db(const jobs *q);
 const job *jobs_find(const jobs *q, int64_t id); /* in the queue or running; else NULL */
 const job *jobs_running(const jobs *q);          /* or NULL */
 size_t jobs_waiting(const jobs *q);
@@ -94,7 +97,7 @@ int jobs_retry_after_s(const jobs *q); /* for 429 */
 /* JSON as docs/api.md has it, from memory or the disk. */
 typedef void (*jobs_done)(void *ctx, const err *why, const char *json, size_t len);
 void jobs_get(jobs *q, int64_t id, jobs_done done, void *ctx); /* ERR_NOT_FOUND */
-/* status NULL: all. before 0: from the newest. */
+/* status NULL or "": all; several with commas between. before 0: from the newest. limit is cut to 1..200. */
 void jobs_list(jobs *q, const char *status, int64_t before, int limit, jobs_done done, void *ctx);
 
 /* Appends the job as it is now, with its place in the queue. */

@@ -169,10 +169,10 @@ static void close_state(program *p) {
     llm_relay_free(a->llm);
     sd_runner_free(a->runner);
     workers_free(a->workers);
+    if (a->models) models_close(a->models);
     db_close(a->db); /* what is still queued for the disk is done here */
     if (a->jobs) jobs_free(a->jobs);
     uploads_free(&p->uploads);
-    if (a->models) models_close(a->models);
     if (a->history) history_close(a->history);
     if (a->events) events_close(a->events);
 }

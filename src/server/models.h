@@ -33,7 +33,7 @@ typedef struct models_config {
 
 /* Loads what the database knows (blocks: for the start of the program) and begins a scan. */
 models *models_open(const models_config *config, err *e);
-void models_close(models *m); /* after db_close(), and the loop must turn once more */
+void models_close(models *m); /* before db_close(), which ends a scan under way; the loop must turn once more */
 
 size_t models_count(const models *m);
 const model_entry *models_at(const models *m, size_t i); /* sorted by id */

@@ -168,7 +168,7 @@ static void load_other(sd_runner *r, const model_entry *m) {
     model_load *l = mem_alloc(1, sizeof *l);
     *l = (model_load){.runner = r, .run = r->load_run};
     r->loading = true;
-    jobs_runner_phase(r->app->jobs, "loading", 0, 0);
+    jobs_runner_phase(r->app->jobs, "loading");
     routes_load_image(r->app, m, NULL, on_model_loaded, l);
 }
 
