@@ -6,6 +6,7 @@
 #define MYSTI_DIFFUSION_LAYERS_H
 
 #include "diffusion/load/weights.h"
+#include "diffusion/model/nn.h"
 
 typedef struct layers {
     weights *w;
@@ -13,11 +14,6 @@ typedef struct layers {
     bool *ok;
     char prefix[128];
 } layers;
-
-/* Owned by the weights. */
-typedef struct layer {
-    struct ggml_tensor *weight, *bias; /* bias may be NULL */
-} layer;
 
 layers layers_at(weights *w, const char *prefix, bool *ok, err *e);
 layers layers_below(const layers *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

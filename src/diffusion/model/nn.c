@@ -11,9 +11,9 @@ static const int64_t patch_limit = 32 << 20;       /* bytes of patches at once o
 static const int64_t device_patch_limit = 1 << 28; /* and on an accelerator */
 static const int64_t score_limit = 64 << 20;       /* bytes of attention scores at once */
 
-tensor *nn_linear(graph *g, tensor *x, tensor *weight, tensor *bias) {
-    tensor *y = ggml_mul_mat(g->ctx, weight, x);
-    return bias ? ggml_add(g->ctx, y, bias) : y;
+tensor *nn_linear(graph *g, tensor *x, const layer *l) {
+    tensor *y = ggml_mul_mat(g->ctx, l->weight, x);
+    return l->bias ? ggml_add(g->ctx, y, l->bias) : y;
 }
 
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
@@ -55,7 +55,8 @@ static tensor *per_channel(graph *g, tensor *v) {
     return ggml_reshape_4d(g->ctx, v, 1, 1, v->ne[0], v->ne[1]);
 }
 
-tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride, int pad) {
+tensor *nn_conv2d(graph *g, tensor *x, const layer *l, int stride, int pad) {
+    tensor *weight = l->weight, *bias = l->bias;
     conv_band band = {.stride = stride, .pad = pad};
     band.ow = (x->ne[0] + 2 * pad - weight->ne[0]) / stride + 1;
     band.oh = (x->ne[1] + 2 * pad - weight->ne[1]) / stride + 1;
@@ -64,8 +65,12 @@ tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride,
     return bias ? ggml_add(g->ctx, y, per_channel(g, bias)) : y;
 }
 
-tensor *nn_downsample_asym(graph *g, tensor *x, tensor *weight, tensor *bias) {
-    return nn_conv2d(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), weight, bias, 2, 0);
+tensor *nn_conv2d_same(graph *g, tensor *x, const layer *l) {
+    return nn_conv2d(g, x, l, 1, (int)(l->weight->ne[0] / 2));
+}
+
+tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l) {
+    return nn_conv2d(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), l, 2, 0);
 }
 
 tensor *nn_upsample2(graph *g, tensor *x) {
@@ -74,15 +79,15 @@ tensor *nn_upsample2(graph *g, tensor *x) {
 
 /* --- Norms and activations --------------------------------------------------------------------------------------- */
 
-tensor *nn_group_norm(graph *g, tensor *x, tensor *weight, tensor *bias, float eps) {
-    if (backend_is_cpu(g->b)) return cpu_group_norm(g, x, weight, bias, GROUPS, eps);
+tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps) {
+    if (backend_is_cpu(g->b)) return cpu_group_norm(g, x, l->weight, l->bias, GROUPS, eps);
     tensor *y = ggml_group_norm(g->ctx, x, GROUPS, eps);
-    return ggml_add(g->ctx, ggml_mul(g->ctx, y, per_channel(g, weight)), per_channel(g, bias));
+    return ggml_add(g->ctx, ggml_mul(g->ctx, y, per_channel(g, l->weight)), per_channel(g, l->bias));
 }
 
-tensor *nn_layer_norm(graph *g, tensor *x, tensor *weight, tensor *bias) {
+tensor *nn_layer_norm(graph *g, tensor *x, const layer *l) {
     tensor *y = ggml_norm(g->ctx, x, 1e-5f);
-    return ggml_add(g->ctx, ggml_mul(g->ctx, y, weight), bias);
+    return ggml_add(g->ctx, ggml_mul(g->ctx, y, l->weight), l->bias);
 }
 
 tensor *nn_silu(graph *g, tensor *x) {

@@ -3,7 +3,7 @@
  *
  * Each appends to the graph and returns the result's tensor; activations are F32. Shapes are given in ggml order
  * (fastest first) and, in brackets, as PyTorch writes them. Pictures are [w, h, c, n] ([n, c, h, w]), sequences
- * [c, t, n] ([n, t, c]). Biases may be NULL. */
+ * [c, t, n] ([n, t, c]). */
 #ifndef MYSTI_DIFFUSION_NN_H
 #define MYSTI_DIFFUSION_NN_H
 
@@ -11,18 +11,26 @@
 
 typedef struct ggml_tensor tensor;
 
+/* What most layers consist of. The tensors belong to the weights. */
+typedef struct layer {
+    tensor *weight, *bias; /* bias NULL: none */
+} layer;
+
 /* y = x W^T + b.  x: [in, ...] ([..., in]), weight: [in, out] ([out, in]), bias: [out]. -> [out, ...] */
-tensor *nn_linear(graph *g, tensor *x, tensor *weight, tensor *bias);
+tensor *nn_linear(graph *g, tensor *x, const layer *l);
 
 /* x: [w, h, ic, n], weight: [kw, kh, ic, oc] ([oc, ic, kh, kw]) F16 or F32, bias: [oc], or [oc, n] ([n, oc]).
  * -> [(w + 2 pad - kw) / stride + 1, ..., oc, n]. Its scratch stays below about 64 MB whatever the size. */
-tensor *nn_conv2d(graph *g, tensor *x, tensor *weight, tensor *bias, int stride, int pad);
+tensor *nn_conv2d(graph *g, tensor *x, const layer *l, int stride, int pad);
+
+/* The same, of stride 1 and padded so that the size stays. */
+tensor *nn_conv2d_same(graph *g, tensor *x, const layer *l);
 
 /* Over the channels of a picture in 32 groups. x: [w, h, c, n], weight, bias: [c]. */
-tensor *nn_group_norm(graph *g, tensor *x, tensor *weight, tensor *bias, float eps);
+tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps);
 
 /* Over dimension 0. x: [c, ...], weight, bias: [c]. eps 1e-5. */
-tensor *nn_layer_norm(graph *g, tensor *x, tensor *weight, tensor *bias);
+tensor *nn_layer_norm(graph *g, tensor *x, const layer *l);
 
 tensor *nn_silu(graph *g, tensor *x);
 tensor *nn_gelu_quick(graph *g, tensor *x); /* x sigmoid(1.702 x): CLIP ViT-L */
@@ -39,7 +47,7 @@ tensor *nn_attention(graph *g, tensor *q, tensor *k, tensor *v, int heads, bool 
 tensor *nn_upsample2(graph *g, tensor *x);
 
 /* 3x3 convolution of stride 2 with one zero column right and one zero row below, as the autoencoder's encoder does. */
-tensor *nn_downsample_asym(graph *g, tensor *x, tensor *weight, tensor *bias);
+tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l);
 
 /* Sinusoidal embedding of timesteps, cosines first (Vaswani et al. 2017; LDM's order). t: [n] -> [dim, n] */
 tensor *nn_timestep_embedding(graph *g, tensor *t, int dim);

@@ -2,29 +2,17 @@
 #include "diffusion/model/vae.h"
 
 #include "base/str.h"
-#include "diffusion/model/layers.h"
-#include "diffusion/model/nn.h"
+#include "diffusion/model/vae_blocks.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, DEFAULT_TILE = 64 };
-static const float norm_eps = 1e-6f;
 static const float sd1_scale = 0.18215f;
 
-typedef struct resnet {
-    layer norm1, conv1, norm2, conv2;
-    layer shortcut; /* weight NULL when input and output have the same width */
-} resnet;
-
-typedef struct middle {
-    resnet block1, block2;
-    layer norm, q, k, v, out;
-} middle;
-
 typedef struct level {
-    resnet blocks[MAX_BLOCKS];
+    vae_resnet blocks[MAX_BLOCKS];
     int count;
     layer sampler; /* down in the encoder, up in the decoder; weight NULL without */
 } level;
@@ -32,7 +20,7 @@ typedef struct level {
 typedef struct half {
     layer conv_in, norm_out, conv_out;
     layer quant; /* 1x1, behind the encoder or before the decoder; weight NULL without */
-    middle mid;
+    vae_middle mid;
     level levels[MAX_LEVELS]; /* [0] is the full resolution */
 } half;
 
@@ -45,31 +33,6 @@ struct vae {
 
 /* --- Reading ----------------------------------------------------------------------------------------------------- */
 
-static resnet load_resnet(const layers *l, int64_t in, int64_t out) {
-    resnet r = {
-        .norm1 = layer_group_norm(l, "norm1", in),
-        .conv1 = layer_conv(l, "conv1", 3, in, out),
-        .norm2 = layer_group_norm(l, "norm2", out),
-        .conv2 = layer_conv(l, "conv2", 3, out, out),
-    };
-    if (in != out) r.shortcut = layer_conv(l, "nin_shortcut", 1, in, out);
-    return r;
-}
-
-static middle load_middle(const layers *l, int64_t c) {
-    const layers b1 = layers_below(l, "mid.block_1."), b2 = layers_below(l, "mid.block_2.");
-    const layers attn = layers_below(l, "mid.attn_1.");
-    return (middle){
-        .block1 = load_resnet(&b1, c, c),
-        .block2 = load_resnet(&b2, c, c),
-        .norm = layer_group_norm(&attn, "norm", c),
-        .q = layer_linear(&attn, "q", c, c),
-        .k = layer_linear(&attn, "k", c, c),
-        .v = layer_linear(&attn, "v", c, c),
-        .out = layer_linear(&attn, "proj_out", c, c),
-    };
-}
-
 /* The residual blocks of one level; *channels is their input's width and becomes their output's. */
 static level load_level(const layers *l, int64_t *channels) {
     level y = {.count = layers_count(l, "block.", MAX_BLOCKS)};
@@ -78,7 +41,7 @@ static level load_level(const layers *l, int64_t *channels) {
     for (int i = 0; i < y.count; i++) {
         const layers block = layers_below(l, "block.%d.", i);
         const int64_t out = layers_dim(&block, "conv1.weight", 3);
-        y.blocks[i] = load_resnet(&block, *channels, out);
+        y.blocks[i] = vae_resnet_load(&block, *channels, out);
         *channels = out;
     }
     return y;
@@ -94,7 +57,7 @@ static void load_decoder(vae *v, const layers *top) {
     if (v->levels < 1) layers_fail(&l, ERR_FORMAT, "the decoder has no levels");
     if (layers_has(top, "post_quant_conv.weight")) d->quant = layer_conv(top, "post_quant_conv", 1, zc, zc);
     d->conv_in = layer_conv(&l, "conv_in", 3, zc, c);
-    d->mid = load_middle(&l, c);
+    d->mid = vae_middle_load(&l, c);
     for (int i = v->levels - 1; i >= 0; i--) {
         const layers one = layers_below(&l, "up.%d.", i);
         d->levels[i] = load_level(&one, &c);
@@ -115,7 +78,7 @@ static void load_encoder(vae *v, const layers *top) {
         n->levels[i] = load_level(&one, &c);
         if (i + 1 < v->levels) n->levels[i].sampler = layer_conv(&one, "downsample.conv", 3, c, c);
     }
-    n->mid = load_middle(&l, c);
+    n->mid = vae_middle_load(&l, c);
     n->norm_out = layer_group_norm(&l, "norm_out", c);
     n->conv_out = layer_conv(&l, "conv_out", 3, c, moments);
     if (layers_has(top, "quant_conv.weight")) n->quant = layer_conv(top, "quant_conv", 1, moments, moments);
@@ -154,66 +117,34 @@ void vae_tile_limit(vae *v, int tile) {
 
 /* --- Forward ----------------------------------------------------------------------------------------------------- */
 
-static tensor *conv(graph *g, tensor *x, const layer *l) {
-    return nn_conv2d(g, x, l->weight, l->bias, 1, l->weight->ne[0] == 3);
-}
-
-static tensor *norm_silu(graph *g, tensor *x, const layer *l) {
-    return nn_silu(g, nn_group_norm(g, x, l->weight, l->bias, norm_eps));
-}
-
-/* x: [w, h, in, 1] -> [w, h, out, 1] */
-static tensor *forward_resnet(graph *g, const resnet *r, tensor *x) {
-    tensor *h = conv(g, norm_silu(g, x, &r->norm1), &r->conv1);
-    h = conv(g, norm_silu(g, h, &r->norm2), &r->conv2);
-    if (r->shortcut.weight) x = conv(g, x, &r->shortcut);
-    return ggml_add(g->ctx, h, x);
-}
-
-static tensor *linear(graph *g, tensor *x, const layer *l) {
-    return nn_linear(g, x, l->weight, l->bias);
-}
-
-/* One head over all pixels. */
-static tensor *forward_attention(graph *g, const middle *m, tensor *x) {
-    tensor *h = nn_to_sequence(g, nn_group_norm(g, x, m->norm.weight, m->norm.bias, norm_eps));
-    h = nn_attention(g, linear(g, h, &m->q), linear(g, h, &m->k), linear(g, h, &m->v), 1, false);
-    return ggml_add(g->ctx, nn_to_picture(g, linear(g, h, &m->out), x->ne[0], x->ne[1]), x);
-}
-
-static tensor *forward_middle(graph *g, const middle *m, tensor *x) {
-    x = forward_attention(g, m, forward_resnet(g, &m->block1, x));
-    return forward_resnet(g, &m->block2, x);
-}
-
 static tensor *forward_level(graph *g, const level *l, tensor *x) {
-    for (int i = 0; i < l->count; i++) x = forward_resnet(g, &l->blocks[i], x);
+    for (int i = 0; i < l->count; i++) x = vae_resnet_forward(g, &l->blocks[i], x);
     return x;
 }
 
 /* z: [w, h, zc, 1] -> [w factor, h factor, 3, 1] */
 static tensor *forward_decoder(graph *g, const vae *v, tensor *z) {
     const half *d = &v->decoder;
-    if (d->quant.weight) z = conv(g, z, &d->quant);
-    tensor *x = forward_middle(g, &d->mid, conv(g, z, &d->conv_in));
+    if (d->quant.weight) z = nn_conv2d_same(g, z, &d->quant);
+    tensor *x = vae_middle_forward(g, &d->mid, nn_conv2d_same(g, z, &d->conv_in));
     for (int i = v->levels - 1; i >= 0; i--) {
         x = forward_level(g, &d->levels[i], x);
-        if (i) x = conv(g, nn_upsample2(g, x), &d->levels[i].sampler);
+        if (i) x = nn_conv2d_same(g, nn_upsample2(g, x), &d->levels[i].sampler);
     }
-    return conv(g, norm_silu(g, x, &d->norm_out), &d->conv_out);
+    return nn_conv2d_same(g, vae_norm_silu(g, x, &d->norm_out), &d->conv_out);
 }
 
 /* rgb: [w, h, 3, 1] -> mean and log variance [w / factor, h / factor, 2 zc, 1] */
 static tensor *forward_encoder(graph *g, const vae *v, tensor *rgb) {
     const half *n = &v->encoder;
-    tensor *x = conv(g, rgb, &n->conv_in);
+    tensor *x = nn_conv2d_same(g, rgb, &n->conv_in);
     for (int i = 0; i < v->levels; i++) {
         const level *l = &n->levels[i];
         x = forward_level(g, l, x);
-        if (i + 1 < v->levels) x = nn_downsample_asym(g, x, l->sampler.weight, l->sampler.bias);
+        if (i + 1 < v->levels) x = nn_downsample_asym(g, x, &l->sampler);
     }
-    x = conv(g, norm_silu(g, forward_middle(g, &n->mid, x), &n->norm_out), &n->conv_out);
-    return n->quant.weight ? conv(g, x, &n->quant) : x;
+    x = nn_conv2d_same(g, vae_norm_silu(g, vae_middle_forward(g, &n->mid, x), &n->norm_out), &n->conv_out);
+    return n->quant.weight ? nn_conv2d_same(g, x, &n->quant) : x;
 }
 
 /* --- Tiles ------------------------------------------------------------------------------------------------------- */

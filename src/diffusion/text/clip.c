@@ -92,18 +92,14 @@ int clip_layers(const clip *c) {
 
 /* --- Forward ----------------------------------------------------------------------------------------------------- */
 
-static tensor *linear(graph *g, tensor *x, const layer *l) {
-    return nn_linear(g, x, l->weight, l->bias);
-}
-
 /* x: [dim, 77, chunks] */
 static tensor *forward_layer(graph *g, const clip *c, const clip_layer *l, tensor *x) {
-    tensor *h = nn_layer_norm(g, x, l->norm1.weight, l->norm1.bias);
-    h = nn_attention(g, linear(g, h, &l->q), linear(g, h, &l->k), linear(g, h, &l->v), c->heads, true);
-    x = ggml_add(g->ctx, x, linear(g, h, &l->out));
-    h = nn_layer_norm(g, x, l->norm2.weight, l->norm2.bias);
-    h = nn_gelu_quick(g, linear(g, h, &l->fc1));
-    return ggml_add(g->ctx, x, linear(g, h, &l->fc2));
+    tensor *h = nn_layer_norm(g, x, &l->norm1);
+    h = nn_attention(g, nn_linear(g, h, &l->q), nn_linear(g, h, &l->k), nn_linear(g, h, &l->v), c->heads, true);
+    x = ggml_add(g->ctx, x, nn_linear(g, h, &l->out));
+    h = nn_layer_norm(g, x, &l->norm2);
+    h = nn_gelu_quick(g, nn_linear(g, h, &l->fc1));
+    return ggml_add(g->ctx, x, nn_linear(g, h, &l->fc2));
 }
 
 typedef struct encode_call {
@@ -124,7 +120,7 @@ static bool build(graph *g, void *ctx, err *e) {
     if (positions->type != GGML_TYPE_F32) positions = ggml_cast(g->ctx, positions, GGML_TYPE_F32);
     x = ggml_add(g->ctx, x, positions);
     for (int i = 0; i < call->depth; i++) x = forward_layer(g, c, &c->layers[i], x);
-    graph_output(g, nn_layer_norm(g, x, c->final_norm.weight, c->final_norm.bias), call->out);
+    graph_output(g, nn_layer_norm(g, x, &c->final_norm), call->out);
     return true;
 }
 

@@ -1,0 +1,114 @@
+/* unet_blocks.c - see unet_blocks.h. */
+#include "diffusion/model/unet_blocks.h"
+
+#include "base/str.h"
+
+#include <stdlib.h>
+
+enum { MAX_DEPTH = 64, SD1_HEADS = 8, SD2_HEAD = 64, SD2_CONTEXT = 1024 };
+
+unet_resnet unet_resnet_load(const layers *l, int64_t in, int64_t emb, int64_t *out_channels) {
+    const int64_t out = layers_dim(l, "out_layers.3.weight", 3);
+    unet_resnet y = {
+        .norm1 = layer_group_norm(l, "in_layers.0", in),
+        .conv1 = layer_conv(l, "in_layers.2", 3, in, out),
+        .emb = layer_linear(l, "emb_layers.1", emb, out),
+        .norm2 = layer_group_norm(l, "out_layers.0", out),
+        .conv2 = layer_conv(l, "out_layers.3", 3, out, out),
+    };
+    if (in != out) y.skip = layer_conv(l, "skip_connection", 1, in, out);
+    *out_channels = out;
+    return y;
+}
+
+static unet_attention load_attention(const layers *l, int64_t c, int64_t context) {
+    return (unet_attention){
+        .q = layer_linear(l, "to_q", c, c),
+        .k = layer_linear(l, "to_k", context, c),
+        .v = layer_linear(l, "to_v", context, c),
+        .out = layer_linear(l, "to_out.0", c, c),
+    };
+}
+
+static unet_transformer_block load_block(const layers *l, int64_t c, int64_t context) {
+    const int64_t hidden = layers_dim(l, "ff.net.2.weight", 0);
+    const layers self = layers_below(l, "attn1."), cross = layers_below(l, "attn2.");
+    return (unet_transformer_block){
+        .norm1 = layer_norm(l, "norm1", c),
+        .norm2 = layer_norm(l, "norm2", c),
+        .norm3 = layer_norm(l, "norm3", c),
+        .self = load_attention(&self, c, c),
+        .cross = load_attention(&cross, c, context),
+        .ff_in = layer_linear(l, "ff.net.0.proj", c, hidden * 2),
+        .ff_out = layer_linear(l, "ff.net.2", hidden, c),
+    };
+}
+
+static int head_count(const layers *l, int64_t channels, int64_t context) {
+    const bool is_conv = layers_dim(l, "proj_in.weight", 0) == 1 && layers_dim(l, "proj_in.weight", 1) == 1;
+    int heads = !is_conv && context == SD2_CONTEXT ? (int)(channels / SD2_HEAD) : SD1_HEADS;
+    while (heads > 1 && channels % heads) heads--;
+    return heads > 1 ? heads : 1;
+}
+
+unet_transformer unet_transformer_load(const layers *l, int64_t c) {
+    const int64_t context = layers_dim(l, "transformer_blocks.0.attn2.to_k.weight", 0);
+    unet_transformer t = {
+        .norm = layer_group_norm(l, "norm", c),
+        .proj_in = layer_linear(l, "proj_in", c, c),
+        .proj_out = layer_linear(l, "proj_out", c, c),
+        .depth = layers_count(l, "transformer_blocks.", MAX_DEPTH),
+        .heads = head_count(l, c, context),
+        .context_dim = context,
+    };
+    if (t.depth < 1 || context < 1) layers_fail(l, ERR_FORMAT, "'%s' has no transformer blocks", l->prefix);
+    t.blocks = mem_alloc((size_t)t.depth + 1, sizeof *t.blocks);
+    for (int i = 0; i < t.depth && *l->ok; i++) {
+        const layers one = layers_below(l, "transformer_blocks.%d.", i);
+        t.blocks[i] = load_block(&one, c, context);
+    }
+    return t;
+}
+
+void unet_transformer_free(unet_transformer *t) {
+    free(t->blocks);
+}
+
+/* --- Forward --- */
+
+static const float norm_eps = 1e-5f, transformer_norm_eps = 1e-6f;
+
+tensor *unet_norm_silu(graph *g, tensor *x, const layer *l) {
+    return nn_silu(g, nn_group_norm(g, x, l, norm_eps));
+}
+
+/* x: [w, h, in, n] -> [w, h, out, n]. The time embedding is added to every pixel, so it joins the bias. */
+tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb) {
+    const layer conv1 = {r->conv1.weight, ggml_add(g->ctx, nn_linear(g, emb, &r->emb), r->conv1.bias)}; /* [out, n] */
+    tensor *h = nn_conv2d_same(g, unet_norm_silu(g, x, &r->norm1), &conv1);
+    h = nn_conv2d_same(g, unet_norm_silu(g, h, &r->norm2), &r->conv2);
+    if (r->skip.weight) x = nn_conv2d_same(g, x, &r->skip);
+    return ggml_add(g->ctx, h, x);
+}
+
+static tensor *attend(graph *g, const unet_attention *a, int heads, tensor *x, tensor *context) {
+    tensor *q = nn_linear(g, x, &a->q), *k = nn_linear(g, context, &a->k), *v = nn_linear(g, context, &a->v);
+    return nn_linear(g, nn_attention(g, q, k, v, heads, false), &a->out);
+}
+
+/* x: [c, w h, n] */
+static tensor *forward_block(graph *g, const unet_transformer_block *b, int heads, tensor *x, tensor *context) {
+    tensor *h = nn_layer_norm(g, x, &b->norm1);
+    x = ggml_add(g->ctx, attend(g, &b->self, heads, h, h), x);
+    x = ggml_add(g->ctx, attend(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), context), x);
+    h = nn_geglu(g, nn_linear(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in));
+    return ggml_add(g->ctx, nn_linear(g, h, &b->ff_out), x);
+}
+
+tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, tensor *context) {
+    tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &t->norm, transformer_norm_eps));
+    h = nn_linear(g, h, &t->proj_in);
+    for (int i = 0; i < t->depth; i++) h = forward_block(g, &t->blocks[i], t->heads, h, context);
+    h = nn_to_picture(g, nn_linear(g, h, &t->proj_out), x->ne[0], x->ne[1]);
+    return ggml_add(g->ctx, h, x);
+}

@@ -1,0 +1,47 @@
+/* unet_blocks.h - what a latent diffusion UNet is built of: residual blocks that know the time, and transformers that
+ * attend to the text. Reading them from the weights, and their forward passes. */
+#ifndef MYSTI_DIFFUSION_UNET_BLOCKS_H
+#define MYSTI_DIFFUSION_UNET_BLOCKS_H
+
+#include "diffusion/model/layers.h"
+
+typedef struct unet_resnet {
+    layer norm1, conv1, emb;
+    layer norm2, conv2;
+    layer skip; /* weight NULL when input and output have the same width */
+} unet_resnet;
+
+typedef struct unet_attention {
+    layer q, k, v, out;
+} unet_attention;
+
+typedef struct unet_transformer_block {
+    layer norm1, norm2, norm3;
+    unet_attention self, cross;
+    layer ff_in, ff_out;
+} unet_transformer_block;
+
+typedef struct unet_transformer {
+    layer norm, proj_in, proj_out;
+    unet_transformer_block *blocks; /* owned; NULL: there is no transformer */
+    int depth, heads;
+    int64_t context_dim;
+} unet_transformer;
+
+/* in: channels of the input, emb: width of the time embedding. *out becomes the channels of the output. */
+unet_resnet unet_resnet_load(const layers *l, int64_t in, int64_t emb, int64_t *out);
+
+/* c: channels of the picture. Free with unet_transformer_free(), also after an error. */
+unet_transformer unet_transformer_load(const layers *l, int64_t c);
+void unet_transformer_free(unet_transformer *t);
+
+/* x: [w, h, in, n], emb: [emb, n], already through silu -> [w, h, out, n] */
+tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb);
+
+/* x: [w, h, c, n], context: [context_dim, tokens, n] -> [w, h, c, n] */
+tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, tensor *context);
+
+/* silu(group norm), as before most convolutions. */
+tensor *unet_norm_silu(graph *g, tensor *x, const layer *l);
+
+#endif

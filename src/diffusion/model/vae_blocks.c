@@ -1,0 +1,52 @@
+/* vae_blocks.c - see vae_blocks.h. */
+#include "diffusion/model/vae_blocks.h"
+
+static const float norm_eps = 1e-6f;
+
+vae_resnet vae_resnet_load(const layers *l, int64_t in, int64_t out) {
+    vae_resnet r = {
+        .norm1 = layer_group_norm(l, "norm1", in),
+        .conv1 = layer_conv(l, "conv1", 3, in, out),
+        .norm2 = layer_group_norm(l, "norm2", out),
+        .conv2 = layer_conv(l, "conv2", 3, out, out),
+    };
+    if (in != out) r.shortcut = layer_conv(l, "nin_shortcut", 1, in, out);
+    return r;
+}
+
+vae_middle vae_middle_load(const layers *l, int64_t c) {
+    const layers b1 = layers_below(l, "mid.block_1."), b2 = layers_below(l, "mid.block_2.");
+    const layers attn = layers_below(l, "mid.attn_1.");
+    return (vae_middle){
+        .block1 = vae_resnet_load(&b1, c, c),
+        .block2 = vae_resnet_load(&b2, c, c),
+        .norm = layer_group_norm(&attn, "norm", c),
+        .q = layer_linear(&attn, "q", c, c),
+        .k = layer_linear(&attn, "k", c, c),
+        .v = layer_linear(&attn, "v", c, c),
+        .out = layer_linear(&attn, "proj_out", c, c),
+    };
+}
+
+tensor *vae_norm_silu(graph *g, tensor *x, const layer *l) {
+    return nn_silu(g, nn_group_norm(g, x, l, norm_eps));
+}
+
+tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x) {
+    tensor *h = nn_conv2d_same(g, vae_norm_silu(g, x, &r->norm1), &r->conv1);
+    h = nn_conv2d_same(g, vae_norm_silu(g, h, &r->norm2), &r->conv2);
+    if (r->shortcut.weight) x = nn_conv2d_same(g, x, &r->shortcut);
+    return ggml_add(g->ctx, h, x);
+}
+
+/* One head over all pixels. */
+static tensor *attention(graph *g, const vae_middle *m, tensor *x) {
+    tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &m->norm, norm_eps));
+    h = nn_attention(g, nn_linear(g, h, &m->q), nn_linear(g, h, &m->k), nn_linear(g, h, &m->v), 1, false);
+    return ggml_add(g->ctx, nn_to_picture(g, nn_linear(g, h, &m->out), x->ne[0], x->ne[1]), x);
+}
+
+tensor *vae_middle_forward(graph *g, const vae_middle *m, tensor *x) {
+    x = attention(g, m, vae_resnet_forward(g, &m->block1, x));
+    return vae_resnet_forward(g, &m->block2, x);
+}
