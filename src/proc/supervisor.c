@@ -40,8 +40,8 @@ static void spawn(step *t) {
     s->ending = s->answered = false;
     s->misses = 0;
     s->spawned_at = t->ev->now_ms;
-    act(t, SUP_DO_SPAWN);
     set_timer(t, SUP_START_LIMIT_MS);
+    act(t, SUP_DO_SPAWN); /* last: a spawn that fails may be told from inside, and its backoff timer must stand */
 }
 
 static void end(step *t, sup_action_type how) {

@@ -16,7 +16,7 @@
 typedef struct bench {
     supervisor s;
     int64_t now;
-    char did[256]; /* the last actions: "alert(died) spawn timer(30000)" */
+    char did[256]; /* the last actions: "alert(died) timer(30000) spawn" */
 } bench;
 
 static void render(const sup_actions *a, char *out, size_t cap) {
@@ -145,7 +145,7 @@ static const struct {
     sup_state state;          /* where the situation is */
     cell on[SUP_EVENT_COUNT]; /* did == NULL: nothing happens */
 } expected[SITUATIONS] = {
-    [STOPPED] = {"stopped", SUP_STOPPED, {[SUP_EV_START] = {SUP_STARTING, "spawn timer(30000)"}}},
+    [STOPPED] = {"stopped", SUP_STOPPED, {[SUP_EV_START] = {SUP_STARTING, "timer(30000) spawn"}}},
     [STOPPING] = {"stopping",
                   SUP_STOPPED,
                   {[SUP_EV_START] = {SUP_STOPPED, ""}, /* its exit starts the next */
@@ -169,7 +169,7 @@ static const struct {
     [READY] = {"ready",
                SUP_READY,
                {[SUP_EV_STOP] = {SUP_STOPPED, "terminate timer(5000)"},
-                [SUP_EV_EXITED] = {SUP_STARTING, "alert(died) spawn timer(30000)"},
+                [SUP_EV_EXITED] = {SUP_STARTING, "alert(died) timer(30000) spawn"},
                 [SUP_EV_HEALTH_OK] = {SUP_READY, ""},
                 [SUP_EV_HEALTH_MISS] = {SUP_UNRESPONSIVE, "alert(hung) kill timer(5000)"},
                 [SUP_EV_NO_PROGRESS] = {SUP_UNRESPONSIVE, "alert(stalled) terminate timer(5000)"},
@@ -178,18 +178,18 @@ static const struct {
     [UNRESPONSIVE] = {"unresponsive",
                       SUP_UNRESPONSIVE,
                       {[SUP_EV_STOP] = {SUP_STOPPED, ""}, /* it is being ended already */
-                       [SUP_EV_EXITED] = {SUP_STARTING, "alert(died) spawn timer(30000)"},
+                       [SUP_EV_EXITED] = {SUP_STARTING, "alert(died) timer(30000) spawn"},
                        [SUP_EV_TIMER] = {SUP_UNRESPONSIVE, "alert(unkillable) kill timer(5000)"}}},
     [BACKOFF] = {"backoff",
                  SUP_BACKOFF,
                  {[SUP_EV_STOP] = {SUP_STOPPED, ""},
-                  [SUP_EV_RETRY] = {SUP_STARTING, "spawn timer(30000)"},
-                  [SUP_EV_TIMER] = {SUP_STARTING, "spawn timer(30000)"}}},
+                  [SUP_EV_RETRY] = {SUP_STARTING, "timer(30000) spawn"},
+                  [SUP_EV_TIMER] = {SUP_STARTING, "timer(30000) spawn"}}},
     [SAFE_GONE] = {"safe_mode, gone",
                    SUP_SAFE_MODE,
                    {[SUP_EV_STOP] = {SUP_STOPPED, ""},
-                    [SUP_EV_RETRY] = {SUP_STARTING, "spawn timer(30000)"},
-                    [SUP_EV_TIMER] = {SUP_SAFE_MODE, "spawn timer(30000)"}}},
+                    [SUP_EV_RETRY] = {SUP_STARTING, "timer(30000) spawn"},
+                    [SUP_EV_TIMER] = {SUP_SAFE_MODE, "timer(30000) spawn"}}},
     [SAFE_COMING] = {"safe_mode, coming",
                      SUP_SAFE_MODE,
                      {[SUP_EV_STOP] = {SUP_STOPPED, "terminate timer(5000)"},
@@ -239,7 +239,7 @@ static void a_worker_without_a_model_is_ready_with_its_first_answer(void **state
     (void)state;
     bench b = new_bench(false);
     tell(&b, SUP_EV_START);
-    expect(&b, SUP_STARTING, "spawn timer(30000)");
+    expect(&b, SUP_STARTING, "timer(30000) spawn");
     after(&b, 10, SUP_EV_HEALTH_OK);
     expect(&b, SUP_READY, ""); /* nothing had happened: no news */
 }
@@ -322,7 +322,7 @@ static void a_successful_generation_resets_tally_and_backoff(void **state) {
     bring_up(&b);
     for (int i = 0; i < 20; i++) {
         after(&b, 100, SUP_EV_EXITED);
-        expect(&b, SUP_STARTING, "alert(died) spawn timer(30000)"); /* at once, every time */
+        expect(&b, SUP_STARTING, "alert(died) timer(30000) spawn"); /* at once, every time */
         after(&b, 20, SUP_EV_HEALTH_OK);
         after(&b, 100, SUP_EV_RESTORED);
         after(&b, 100, SUP_EV_WORK_DONE);
@@ -385,7 +385,7 @@ static void a_stopped_process_is_replaced_within_five_seconds(void **state) {
     for (int i = 0; i < 3; i++) after(&b, 1000, SUP_EV_HEALTH_MISS);
     expect(&b, SUP_UNRESPONSIVE, "alert(hung) kill timer(5000)");
     after(&b, 10, SUP_EV_EXITED);
-    expect(&b, SUP_STARTING, "alert(died) spawn timer(30000)");
+    expect(&b, SUP_STARTING, "alert(died) timer(30000) spawn");
     assert_true(b.now - stopped_at < 5000);
 }
 
@@ -408,7 +408,7 @@ static void start_while_ending_waits_for_the_exit(void **state) {
     tell(&b, SUP_EV_START);
     expect(&b, SUP_STOPPED, "");
     after(&b, 300, SUP_EV_EXITED);
-    expect(&b, SUP_STARTING, "spawn timer(30000)"); /* a stop is not a death */
+    expect(&b, SUP_STARTING, "timer(30000) spawn"); /* a stop is not a death */
     assert_int_equal(b.s.total_deaths, 0);
 }
 
@@ -433,7 +433,7 @@ static void safe_mode_ends_with_a_generation(void **state) {
     tell(&b, SUP_EV_WORK_DONE); /* somebody loaded another model, and it works */
     expect(&b, SUP_READY, "alert(ready)");
     after(&b, 100, SUP_EV_EXITED);
-    expect(&b, SUP_STARTING, "alert(died) spawn timer(30000)");
+    expect(&b, SUP_STARTING, "alert(died) timer(30000) spawn");
 }
 
 static void safe_mode_never_restores_by_itself(void **state) {
