@@ -18,6 +18,8 @@ typedef struct metadata_field {
     char *value;
 } metadata_field;
 
+enum { METADATA_FIELDS_MAX = 256 };
+
 /* Owned strings. Start from {0}. */
 typedef struct metadata {
     char *prompt;          /* may span lines; NULL reads as "" */
@@ -28,7 +30,8 @@ typedef struct metadata {
 
 void metadata_free(metadata *m);
 
-/* Appends a field, or replaces the value of one with this key. The key must not hold ':' or ','. */
+/* Appends a field, or replaces the value of one with this key. Keys are letters, digits, '_', ' ', '-', '/', at least
+ * two of them: what readers look for. */
 void metadata_set(metadata *m, const char *key, const char *value);
 void metadata_setf(metadata *m, const char *key, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -41,19 +44,12 @@ bool metadata_get_size(const metadata *m, int *width, int *height); /* "Size: 51
 /* The text. Values with ',', ':' or a line break are written as JSON strings, as A1111 quotes them. */
 void metadata_format(const metadata *m, buf *out);
 
-/* Reads any such text, foreign ones included; a text without a parameter line is all prompt. Never fails; bounded by
- * the text's length. */
+/* Reads any such text, foreign ones included, into an empty `m`; a text without a parameter line is all prompt. Never
+ * fails; at most METADATA_FIELDS_MAX fields are kept. */
 void metadata_parse(metadata *m, const char *text);
 
 /* The embedded text of a PNG, JPEG or WebP file, appended to `out` as UTF-8. False with ERR_NOT_FOUND when there is
  * none, ERR_FORMAT when the file is damaged. */
 bool metadata_read(buf *out, const void *data, size_t len, err *e);
-
-/* An EXIF block (TIFF, without the "Exif\0\0" of JPEG) that holds only the UserComment, and the reverse. */
-void metadata_exif_write(buf *out, const char *text);
-bool metadata_exif_read(buf *out, const void *tiff, size_t len);
-
-/* The EXIF orientation 1..8; 1 when absent or damaged. */
-int metadata_exif_orientation(const void *tiff, size_t len);
 
 #endif

@@ -1,0 +1,1 @@
+mysti_test(test_image mysti_image)
