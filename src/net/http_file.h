@@ -1,6 +1,7 @@
 /* http_file.h - files below a folder, streamed in pieces from libuv's thread pool: memory does not grow with the file.
  *
- * ETag and Last-Modified from size and time, 304, one range (206, 416; several ranges get the whole file), HEAD,
+ * ETag and Last-Modified from size and time, 304 (If-Modified-Since only with the very date we gave), one range (206,
+ * 416; several ranges get the whole file), HEAD,
  * content type by extension. Folders, and names that leave the root, are 404. */
 #ifndef MYSTI_NET_HTTP_FILE_H
 #define MYSTI_NET_HTTP_FILE_H
