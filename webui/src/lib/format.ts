@@ -1,0 +1,59 @@
+// Numbers, times and the field's names as people read them.
+import type { ErrorBody } from '@/api/types';
+
+export function bytes(n: number): string {
+  const units = ['B', 'KB', 'MB', 'GB', 'TB'];
+  let i = 0;
+  while (n >= 1000 && i < units.length - 1) {
+    n /= 1000;
+    i++;
+  }
+  return `${n >= 100 || i === 0 ? Math.round(n) : n.toFixed(1)} ${units[i]}`;
+}
+
+/** 900 -> "1 s", 75_000 -> "1:15 min", 4_000_000 -> "1:06 h". */
+export function duration(ms: number): string {
+  const s = Math.max(0, Math.ceil(ms / 1000));
+  if (s < 60) return `${s} s`;
+  const two = (n: number) => String(n).padStart(2, '0');
+  if (s < 3600) return `${Math.floor(s / 60)}:${two(s % 60)} min`;
+  return `${Math.floor(s / 3600)}:${two(Math.floor((s % 3600) / 60))} h`;
+}
+
+export function clock(ms: number): string {
+  return new Date(ms).toLocaleTimeString([], { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+}
+
+export function dateTime(ms: number): string {
+  return new Date(ms).toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+}
+
+const NAMES: Record<string, string> = {
+  euler: 'Euler', euler_a: 'Euler a', heun: 'Heun', dpm2: 'DPM2', lms: 'LMS', lcm: 'LCM', ddim: 'DDIM', tcd: 'TCD',
+  ipndm: 'iPNDM', uni_pc: 'UniPC', 'dpm++2m': 'DPM++ 2M', 'dpm++2mv2': 'DPM++ 2M v2', 'dpm++2s_a': 'DPM++ 2S a',
+  'dpm++2m_sde': 'DPM++ 2M SDE', res_multistep: 'RES multistep', er_sde: 'ER SDE',
+  discrete: 'Discrete', karras: 'Karras', exponential: 'Exponential', ays: 'AYS', gits: 'GITS',
+  sgm_uniform: 'SGM uniform', simple: 'Simple', kl_optimal: 'KL optimal', beta: 'Beta', smoothstep: 'Smoothstep',
+  png: 'PNG', jpeg: 'JPEG', webp: 'WebP', cuda: 'GPU (Philox)', cpu: 'CPU (MT19937)',
+};
+export const termName = (id: string): string => NAMES[id] ?? id;
+
+const FAMILIES: Record<string, string> = {
+  sd1: 'SD 1.x', sd2: 'SD 2.x', sdxl: 'SDXL', sd3: 'SD 3', flux: 'FLUX', flux2: 'FLUX.2', qwen_image: 'Qwen-Image',
+  wan: 'Wan', chroma: 'Chroma',
+};
+export const familyName = (id: string): string => FAMILIES[id] ?? id;
+
+const PHASES: Record<string, string> = {
+  loading: 'Loading the model', encoding: 'Reading the prompt', sampling: 'Painting', decoding: 'Developing',
+  saving: 'Saving',
+};
+export const phaseName = (phase: string | null): string => (phase ? (PHASES[phase] ?? phase) : 'Starting');
+
+export const fileName = (path: string): string => path.split('/').pop() ?? path;
+export const modelTitle = (id: string): string => fileName(id).replace(/\.(safetensors|gguf|ckpt|pt)$/i, '');
+
+export function errorText(error: ErrorBody | string | null | undefined): string {
+  if (!error) return '';
+  return typeof error === 'string' ? error : error.message;
+}

@@ -1,0 +1,15 @@
+import { createRouter, createWebHistory } from 'vue-router';
+import StudioView from './views/StudioView.vue';
+
+export const router = createRouter({
+  history: createWebHistory(),
+  routes: [
+    { path: '/', name: 'studio', component: StudioView, meta: { title: 'Studio' } },
+    { path: '/gallery', name: 'gallery', component: () => import('./views/GalleryView.vue'), meta: { title: 'Gallery' } },
+    { path: '/models', name: 'models', component: () => import('./views/ModelsView.vue'), meta: { title: 'Models' } },
+    { path: '/:rest(.*)*', redirect: '/' },
+  ],
+});
+router.afterEach((to) => {
+  document.title = `${String(to.meta.title)} · Mysti`;
+});

@@ -1,0 +1,122 @@
+// The parameters of the next picture. Kept in the browser at every change, and on the server as a second home.
+import { defineStore } from 'pinia';
+import { computed, ref, watch } from 'vue';
+import { api } from '@/api/client';
+import type { ImageParams, JobType, Options, OutputFormat, Picture } from '@/api/types';
+import { debounce, dropLarge, load, loadLarge, save, saveLarge } from '@/lib/storage';
+
+/** Where image to image starts: a picture of the gallery by its file name, or a picture from outside as a data URL. */
+export interface InitImage { kind: 'file' | 'data'; value: string; src: string; name: string; width: number; height: number }
+
+export interface FormFields {
+  mode: JobType;
+  prompt: string;
+  negative_prompt: string;
+  width: number;
+  height: number;
+  steps: number;
+  cfg_scale: number;
+  sampler: string;
+  scheduler: string;
+  seed: number;
+  n: number;
+  clip_skip: number;
+  rng: string;
+  output_format: OutputFormat;
+  strength: number;
+}
+
+export const defaults: FormFields = {
+  mode: 'txt2img', prompt: '', negative_prompt: '', width: 512, height: 512, steps: 20, cfg_scale: 7,
+  sampler: 'euler_a', scheduler: 'discrete', seed: -1, n: 1, clip_skip: 1, rng: 'cuda', output_format: 'png',
+  strength: 0.75,
+};
+
+const fallbackOptions: Options = {
+  samplers: ['euler', 'euler_a', 'heun', 'dpm++2m'], schedulers: ['discrete', 'karras'], rngs: ['cuda', 'cpu'],
+  formats: ['png', 'jpeg', 'webp'],
+};
+
+/** Takes over the fields of `from` that have the right type; anything else stays as it is. */
+export function merge(into: FormFields, from: Record<string, unknown> | null | undefined): FormFields {
+  const out: FormFields & Record<string, unknown> = { ...into };
+  for (const key of Object.keys(defaults)) {
+    const value = from?.[key];
+    if (typeof value === typeof defaults[key as keyof FormFields]) out[key] = value;
+  }
+  return out;
+}
+
+export const useForm = defineStore('form', () => {
+  const stored = load<Record<string, unknown> | null>('form', null);
+  const fields = ref<FormFields>(merge(defaults, stored));
+  const init = ref<InitImage | null>(load<InitImage | null>('init', null));
+  const lastSeed = ref<number | null>(load<number | null>('lastSeed', null));
+  const options = ref<Options>(fallbackOptions);
+  const aspect = computed(() => fields.value.width / fields.value.height);
+
+  const toServer = debounce(() => api.saveSettings({ form: { ...fields.value } }).catch(() => {}), 3000);
+  watch(fields, (f) => {
+    save('form', f);
+    toServer();
+  }, { deep: true });
+  watch(lastSeed, (s) => save('lastSeed', s));
+
+  watch(init, (picture) => {
+    save('init', picture && picture.kind === 'data' ? { ...picture, value: '', src: '' } : picture);
+    if (picture?.kind === 'data') void saveLarge('init', picture.value);
+    else void dropLarge('init');
+  });
+
+  async function restoreInit(): Promise<void> {
+    if (init.value?.kind !== 'data' || init.value.value) return;
+    const data = await loadLarge('init');
+    init.value = data ? { ...init.value, value: data, src: data } : null;
+  }
+  async function sync(): Promise<void> {
+    const given = await api.options();
+    options.value = {
+      samplers: given.samplers ?? fallbackOptions.samplers,
+      schedulers: given.schedulers ?? fallbackOptions.schedulers,
+      rngs: given.rngs ?? fallbackOptions.rngs,
+      formats: given.formats ?? fallbackOptions.formats,
+    };
+  }
+  /** A browser that knows nothing yet takes what another one left on the server. */
+  async function restoreFromServer(): Promise<void> {
+    if (stored) return;
+    const settings = await api.settings().catch(() => null);
+    if (settings?.form) fields.value = merge(fields.value, settings.form);
+  }
+
+  function params(): Partial<ImageParams> {
+    const { mode, strength, ...common } = fields.value;
+    if (mode === 'txt2img' || !init.value) return common;
+    return { ...common, strength, init_image: init.value.value };
+  }
+  /** Parameters read from a picture; an unknown sampler or schedule keeps the present one. */
+  function use(given: Partial<ImageParams> | null): void {
+    const next = merge(fields.value, given as Record<string, unknown> | null);
+    if (!options.value.samplers.includes(next.sampler)) next.sampler = fields.value.sampler;
+    if (!options.value.schedulers.includes(next.scheduler)) next.scheduler = fields.value.scheduler;
+    fields.value = { ...next, mode: fields.value.mode, n: fields.value.n, output_format: fields.value.output_format };
+  }
+  const paramsOf = (p: Picture): Partial<ImageParams> => ({
+    ...p.params, prompt: p.prompt, negative_prompt: p.negative_prompt, width: p.width, height: p.height, seed: p.seed,
+  });
+  function startFrom(picture: InitImage): void {
+    init.value = picture;
+    fields.value.mode = 'img2img';
+  }
+  const startFromPicture = (p: Picture) =>
+    startFrom({ kind: 'file', value: p.file, src: p.url, name: p.file, width: p.width, height: p.height });
+  function swap(): void {
+    const { width, height } = fields.value;
+    Object.assign(fields.value, { width: height, height: width });
+  }
+
+  return {
+    fields, init, lastSeed, options, aspect, restoreInit, sync, restoreFromServer, params, use, paramsOf, startFrom,
+    startFromPicture, swap,
+  };
+});

@@ -1,0 +1,97 @@
+// Actions that touch several stores: making a picture, and taking a picture up again.
+import { defineStore } from 'pinia';
+import { computed, ref } from 'vue';
+import { api } from '@/api/client';
+import type { Inspection, Picture } from '@/api/types';
+import { asInitImage, readDataUrl } from '@/lib/picture-file';
+import { useAlerts } from './alerts';
+import { useForm, type InitImage } from './form';
+import { useGallery } from './gallery';
+import { useJobs } from './jobs';
+import { useModels } from './models';
+import { useUi } from './ui';
+import { useWand } from './wand';
+
+export interface Dropped { picture: InitImage; inspection: Inspection }
+
+export const useStudio = defineStore('studio', () => {
+  const alerts = useAlerts();
+  const form = useForm();
+  const jobs = useJobs();
+  const models = useModels();
+  const ui = useUi();
+  const wand = useWand();
+  const needsModel = ref(false); // the hint that an image model must be loaded
+  const dropped = ref<Dropped | null>(null); // a picture that carries parameters: what to do with it?
+  const canGenerate = computed(() => form.fields.prompt.trim() !== '');
+
+  async function generate(): Promise<void> {
+    if (!canGenerate.value || jobs.submitting) return;
+    if (models.known && !models.activeImage) {
+      needsModel.value = true;
+      return;
+    }
+    needsModel.value = false;
+    if (form.fields.mode === 'img2img' && !form.init) {
+      alerts.toast('warning', 'Image to image needs a picture', 'Drop, paste or choose one, or switch to text to image.');
+      return;
+    }
+    const job = await jobs.submit(form.fields.mode, form.params());
+    if (!job) return;
+    ui.follow();
+    ui.pane = 'canvas';
+  }
+
+  /** Escape: the wand first, then the picture. */
+  function interrupt(): void {
+    if (wand.streaming) wand.stop();
+    else void jobs.stop();
+  }
+
+  function useParameters(p: Picture): void {
+    form.use(form.paramsOf(p));
+    ui.pane = 'create';
+    alerts.toast('success', 'Parameters taken over', 'Prompt, size, sampler and seed are those of the picture.');
+  }
+  function useSeed(p: Picture): void {
+    form.fields.seed = p.seed;
+    alerts.toast('success', 'Seed taken over', String(p.seed));
+  }
+  function toImageToImage(p: Picture): void {
+    form.startFromPicture(p);
+    if (!form.fields.prompt.trim()) form.fields.prompt = p.prompt;
+    ui.pane = 'create';
+  }
+  async function remove(p: Picture): Promise<void> {
+    const sure = await ui.confirm('Delete this picture?', 'The file is removed from the disk. This cannot be undone.', 'Delete');
+    if (!sure) return;
+    await useGallery().remove(p);
+    if (ui.shown?.id === p.id) ui.shown = useGallery().recent[0] ?? null;
+  }
+
+  /** A picture that was dropped, pasted or chosen: starts image to image, and offers its parameters if it has any. */
+  async function takeFile(file: File): Promise<void> {
+    try {
+      const picture = await asInitImage(file);
+      const whole = await readDataUrl(file);
+      const inspection = await api.inspect(whole.slice(whole.indexOf(',') + 1)).catch(() => null);
+      if (inspection?.params) dropped.value = { picture, inspection };
+      else form.startFrom(picture);
+      ui.pane = 'create';
+    } catch (error) {
+      alerts.failed('This picture cannot be used', error);
+    }
+  }
+  function decide(what: 'parameters' | 'picture' | 'both' | null): void {
+    const d = dropped.value;
+    dropped.value = null;
+    if (!d || !what) return;
+    if (what !== 'picture') form.use(d.inspection.params);
+    if (what === 'parameters') form.fields.mode = 'txt2img';
+    else form.startFrom(d.picture);
+  }
+
+  return {
+    needsModel, dropped, canGenerate, generate, interrupt, useParameters, useSeed, toImageToImage, remove, takeFile, decide,
+  };
+});

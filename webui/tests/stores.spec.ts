@@ -1,0 +1,194 @@
+import { afterEach, describe, expect, it, vi } from 'vitest';
+import { useAlerts } from '@/stores/alerts';
+import { defaults, merge, useForm } from '@/stores/form';
+import { useGallery } from '@/stores/gallery';
+import { useJobs } from '@/stores/jobs';
+import { useModels } from '@/stores/models';
+import { describe as describeWorker, useWorkers } from '@/stores/workers';
+import { makeJob, makeModel, makePicture } from './make';
+import { answer, calls } from './setup';
+
+afterEach(() => vi.useRealTimers());
+
+describe('jobs', () => {
+  it('what is over stays over, whichever news comes last', () => {
+    const jobs = useJobs();
+    jobs.apply(makeJob({ status: 'done' }));
+    jobs.apply(makeJob({ status: 'running', step: 5 }));
+    expect(jobs.byId['j-1']?.status).toBe('done');
+    expect(jobs.current).toBeNull();
+  });
+  it('an interrupted job goes on, and waits before queued ones only if its position says so', () => {
+    const jobs = useJobs();
+    jobs.apply(makeJob({ id: 'j-2', position: 2, created_ms: 2 }));
+    jobs.apply(makeJob({ id: 'j-1', status: 'running' }));
+    expect(jobs.running?.id).toBe('j-1');
+    jobs.apply(makeJob({ id: 'j-1', status: 'interrupted', position: 1 }));
+    expect(jobs.waiting.map((j) => j.id)).toEqual(['j-1', 'j-2']);
+    expect(jobs.current?.id).toBe('j-1');
+  });
+  it('counts progress over all pictures', () => {
+    const jobs = useJobs();
+    expect(jobs.fraction(makeJob({ status: 'running', step: 10, steps: 20, image: 1, images: 2 }))).toBeCloseTo(0.75);
+    expect(jobs.fraction(makeJob({ status: 'running', steps: 0 }))).toBe(0);
+    expect(jobs.fraction(makeJob({ status: 'done' }))).toBe(1);
+  });
+  it('counts the time left down between two steps', () => {
+    vi.useFakeTimers();
+    const jobs = useJobs();
+    const job = makeJob({ status: 'running', eta_ms: 10_000 });
+    jobs.apply(job);
+    vi.advanceTimersByTime(4000);
+    expect(jobs.timeLeft(job)).toBeLessThanOrEqual(6500);
+    vi.advanceTimersByTime(60_000);
+    expect(jobs.timeLeft(job)).toBe(0);
+  });
+  it('forgets waiting jobs that the server no longer knows', async () => {
+    const jobs = useJobs();
+    jobs.apply(makeJob({ id: 'j-9' }));
+    answer('GET /v1/jobs', { data: [makeJob({ id: 'j-1', status: 'running' })], next: null });
+    await jobs.sync();
+    expect(Object.keys(jobs.byId)).toEqual(['j-1']);
+  });
+  it('a refused job is told in the server\'s words', async () => {
+    answer('POST /v1/jobs', Response.json({ error: { message: 'the queue is full', code: 'busy' } }, { status: 429 }));
+    expect(await useJobs().submit('txt2img', { prompt: 'x' })).toBeNull();
+    expect(useAlerts().toasts[0]).toMatchObject({ level: 'error', text: 'the queue is full' });
+  });
+  it('drops the preview when its job ends', () => {
+    const jobs = useJobs();
+    jobs.applyPreview({ job: 'j-1', step: 1, width: 8, height: 8, jpeg: 'AAAA' });
+    jobs.apply(makeJob({ status: 'running' }));
+    expect(jobs.preview?.src).toBe('data:image/jpeg;base64,AAAA');
+    jobs.apply(makeJob({ status: 'cancelled' }));
+    expect(jobs.preview).toBeNull();
+  });
+});
+
+describe('gallery', () => {
+  it('appends pages by key without doubles, and stops at the end', async () => {
+    const gallery = useGallery();
+    const pages: Record<string, object> = {
+      first: { data: [makePicture(3), makePicture(2)], next: 2, total: 3 },
+      '2': { data: [makePicture(2), makePicture(1)], next: null, total: 3 },
+    };
+    answer('GET /v1/history/images', (c) => Response.json(pages[new URLSearchParams(c.path.split('?')[1]).get('before') ?? 'first']));
+    await gallery.reload();
+    await gallery.more();
+    expect(gallery.items.map((p) => p.id)).toEqual([3, 2, 1]);
+    const before = calls.length;
+    await gallery.more();
+    expect(calls.length).toBe(before);
+  });
+  it('drops the answer to an older search', async () => {
+    const gallery = useGallery();
+    let send!: (r: Response) => void;
+    const slow = new Promise<Response>((resolve) => (send = resolve));
+    answer('GET /v1/history/images', (c) => (c.path.includes('q=a') ? slow : Response.json({ data: [makePicture(2)], next: null, total: 1 })));
+    const first = gallery.setSearch('a');
+    await gallery.setSearch('b');
+    send(Response.json({ data: [makePicture(1)], next: null, total: 1 }));
+    await first;
+    expect(gallery.items.map((p) => p.id)).toEqual([2]);
+  });
+  it('shows a new picture at once, in the gallery only if it fits the search', async () => {
+    const gallery = useGallery();
+    answer('GET /v1/history/images', { data: [], next: null, total: 0 });
+    await gallery.setSearch('red cat');
+    gallery.added(makePicture(5, { prompt: 'a Cat, red' }));
+    gallery.added(makePicture(6, { prompt: 'a dog' }));
+    expect(gallery.items.map((p) => p.id)).toEqual([5]);
+    expect(gallery.recent.map((p) => p.id)).toEqual([6, 5]);
+    expect(gallery.total).toBe(1);
+  });
+  it('moves the full view to the next picture when one is deleted', async () => {
+    const gallery = useGallery();
+    answer('GET /v1/history/images', { data: [makePicture(3), makePicture(2), makePicture(1)], next: null, total: 3 });
+    answer('DELETE /v1/history/images/2', {});
+    await gallery.reload();
+    gallery.openId = 2;
+    await gallery.remove(makePicture(2));
+    expect(gallery.openId).toBe(1);
+    expect(gallery.total).toBe(2);
+  });
+  it('keeps a picture that the server would not delete', async () => {
+    const gallery = useGallery();
+    answer('GET /v1/history/images', { data: [makePicture(1)], next: null, total: 1 });
+    await gallery.reload();
+    await gallery.remove(makePicture(1));
+    expect(gallery.items).toHaveLength(1);
+    expect(useAlerts().toasts[0]?.level).toBe('error');
+  });
+});
+
+describe('form', () => {
+  it('takes over only fields of the right type', () => {
+    const out = merge(defaults, { steps: '30', width: 768, prompt: 'x', evil: 1, sampler: null });
+    expect(out).toMatchObject({ steps: 20, width: 768, prompt: 'x', sampler: 'euler_a' });
+    expect(out).not.toHaveProperty('evil');
+  });
+  it('sends init image and strength only for image to image', () => {
+    const form = useForm();
+    form.startFrom({ kind: 'file', value: 'a.png', src: '/outputs/a.png', name: 'a.png', width: 8, height: 8 });
+    expect(form.params()).toMatchObject({ init_image: 'a.png', strength: 0.75 });
+    expect(form.params()).not.toHaveProperty('mode');
+    form.fields.mode = 'txt2img';
+    expect(form.params()).not.toHaveProperty('init_image');
+    expect(form.params()).not.toHaveProperty('strength');
+  });
+  it('keeps the present sampler when a picture names an unknown one', () => {
+    const form = useForm();
+    form.use({ sampler: 'restart', scheduler: 'karras', seed: 7, steps: 33 });
+    expect(form.fields).toMatchObject({ sampler: 'euler_a', scheduler: 'karras', seed: 7, steps: 33 });
+  });
+});
+
+describe('models', () => {
+  it('keeps the reason of a failed load beside the model', async () => {
+    const models = useModels();
+    const broken = makeModel('b.safetensors');
+    answer('POST /v1/models/load', Response.json({ error: { message: 'the file is cut off', code: 'broken' } }, { status: 422 }));
+    answer('GET /v1/models', { data: [broken] });
+    expect(await models.load(broken)).toBe(false);
+    expect(models.errors['b.safetensors']).toBe('the file is cut off');
+    expect(models.loading.image).toBeNull();
+  });
+  it('loads a language model through its own route', async () => {
+    const models = useModels();
+    answer('POST /v1/llm/load', {});
+    answer('GET /v1/models', { data: [makeModel('l.gguf', { type: 'llm', active: true, loaded: true })] });
+    expect(await models.load(makeModel('l.gguf', { type: 'llm' }), { n_ctx: 4096 })).toBe(true);
+    expect(calls[0]?.body).toEqual({ model_id: 'l.gguf', n_ctx: 4096 });
+    expect(models.activeLlm?.id).toBe('l.gguf');
+    expect(models.activeImage).toBeNull();
+  });
+});
+
+describe('workers', () => {
+  it.each([
+    ['ready', 'idle', 'ok'], ['ready', 'busy', 'busy'], ['ready', 'loading', 'busy'], ['starting', 'idle', 'warn'], ['restoring', 'loading', 'warn'],
+    ['backoff', 'idle', 'error'], ['unresponsive', 'busy', 'error'], ['safe_mode', 'idle', 'error'], ['stopped', 'idle', 'off'],
+  ] as const)('%s and %s is shown as %s', (state, activity, tone) => {
+    expect(describeWorker({ state, activity, pid: 1, model: null, restarts: 0 }).tone).toBe(tone);
+  });
+  it('changes one worker by events and leaves the other alone', () => {
+    const workers = useWorkers();
+    workers.applyEvent({ worker: 'sd', state: 'safe_mode', safe_mode_reason: 'five deaths', model: null, pid: null, restarts: 5 });
+    expect(workers.sd.safe_mode_reason).toBe('five deaths');
+    workers.applyEvent({ worker: 'sd', state: 'ready', model: 'x', pid: 4, restarts: 5 });
+    expect(workers.sd).toMatchObject({ label: 'Ready', safe_mode_reason: null });
+    expect(workers.llm.tone).toBe('off');
+  });
+});
+
+describe('alerts', () => {
+  it('lists a replayed alert once and survives a reload', () => {
+    const alerts = useAlerts();
+    const alert = { level: 'error', code: 'worker_crashed', worker: 'sd', message: 'It crashed.', job: 'j-1', at_ms: 5 } as const;
+    alerts.add(alert);
+    alerts.add(alert);
+    expect(alerts.list).toHaveLength(1);
+    expect(alerts.unseen).toBe(1);
+    expect(JSON.parse(localStorage.getItem('mysti.alerts') ?? '[]')).toHaveLength(1);
+  });
+});
