@@ -37,7 +37,7 @@ static void reset_tally(supervisor *s) {
 static void spawn(step *t) {
     supervisor *s = t->s;
     s->live = true;
-    s->ending = s->answered = false;
+    s->ending = s->answered = s->restore_broke = false;
     s->misses = 0;
     s->spawned_at = t->ev->now_ms;
     set_timer(t, SUP_START_LIMIT_MS);
@@ -74,7 +74,7 @@ static void note_death(supervisor *s, int64_t now) {
     }
     s->deaths[s->death_count++] = now;
     s->total_deaths++;
-    s->restore_deaths = s->state == SUP_RESTORING ? s->restore_deaths + 1 : s->restore_deaths;
+    if (s->state == SUP_RESTORING || s->restore_broke) s->restore_deaths++;
     if (now - s->spawned_at >= SUP_STEADY_MS) s->restarts = 0;
 }
 
@@ -147,6 +147,7 @@ static void first_answer(step *t) {
 
 static void answer(step *t) {
     t->s->misses = 0;
+    t->s->restore_broke = false;
 }
 
 static void hang(step *t, sup_alert why, sup_action_type how) {
@@ -180,6 +181,7 @@ static void restored(step *t) {
 static void restore_failed(step *t) {
     t->s->state = SUP_READY;
     t->s->troubled = false;
+    t->s->restore_broke = true; /* until the next answer shows that it lives */
     alert(t, SUP_ALERT_RESTORE_FAILED);
 }
 

@@ -59,7 +59,7 @@ typedef enum sup_event_type {
     SUP_EV_HEALTH_MISS,    /* none came in time */
     SUP_EV_NO_PROGRESS,    /* it answers, but its work stands still (progress.h) */
     SUP_EV_RESTORED,       /* RESTORE succeeded */
-    SUP_EV_RESTORE_FAILED, /* RESTORE was answered with an error; the worker lives */
+    SUP_EV_RESTORE_FAILED, /* RESTORE was answered with an error, or its connection broke */
     SUP_EV_WORK_DONE,      /* a generation succeeded */
     SUP_EV_RETRY,          /* somebody asks for the model again */
     SUP_EV_TIMER,          /* the time of the last SET_TIMER is over */
@@ -109,13 +109,14 @@ typedef struct supervisor {
     bool has_model; /* kept by the caller: there is a saved model to bring back */
 
     /* The rest is the supervisor's own. */
-    bool wanted;   /* START, and no STOP since */
-    bool live;     /* a process exists, or SPAWN is being performed */
-    bool ending;   /* it has been told to end */
-    bool answered; /* it has answered once */
-    bool troubled; /* it died since it was last ready: the next READY is news */
-    int misses;    /* in a row */
-    int restarts;  /* in a row, since work_done or a steady minute: decides the backoff */
+    bool wanted;        /* START, and no STOP since */
+    bool live;          /* a process exists, or SPAWN is being performed */
+    bool ending;        /* it has been told to end */
+    bool answered;      /* it has answered once */
+    bool troubled;      /* it died since it was last ready: the next READY is news */
+    bool restore_broke; /* RESTORE_FAILED, and no answer since: a connection may break before the exit is told */
+    int misses;         /* in a row */
+    int restarts;       /* in a row, since work_done or a steady minute: decides the backoff */
     int restore_deaths;
     int64_t spawned_at;
     int64_t timer_at;           /* -1: none; a TIMER event before this time is stale and ignored */

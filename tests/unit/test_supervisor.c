@@ -349,6 +349,38 @@ static void a_model_that_crashes_while_loading_slowly_is_given_up(void **state) 
     expect(&b, SUP_READY, "alert(ready)");
 }
 
+static void a_connection_that_breaks_before_the_exit_is_told_counts_as_well(void **state) {
+    (void)state;
+    bench b = new_bench(true);
+    bring_up(&b);
+    tell(&b, SUP_EV_EXITED);
+    for (int i = 0; i < 3; i++) {
+        if (b.s.state == SUP_BACKOFF) after(&b, b.s.timer_at - b.now, SUP_EV_TIMER);
+        tell(&b, SUP_EV_HEALTH_OK);
+        after(&b, 300000, SUP_EV_RESTORE_FAILED);
+        expect(&b, SUP_READY, "alert(restore_failed)");
+        after(&b, 1, SUP_EV_EXITED);
+    }
+    assert_int_equal(b.s.state, SUP_SAFE_MODE);
+}
+
+static void an_ordinary_error_of_a_load_is_no_death(void **state) {
+    (void)state;
+    bench b = new_bench(true);
+    bring_up(&b);
+    for (int i = 0; i < 10; i++) {
+        tell(&b, SUP_EV_RETRY);
+        after(&b, 100, SUP_EV_RESTORE_FAILED); /* the file is gone, say */
+        expect(&b, SUP_READY, "alert(restore_failed)");
+        after(&b, 1000, SUP_EV_HEALTH_OK);
+        after(&b, 100000, SUP_EV_EXITED); /* much later, of something else */
+        expect(&b, SUP_STARTING, "alert(died) timer(30000) spawn");
+        assert_int_equal(b.s.restore_deaths, 0);
+        tell(&b, SUP_EV_HEALTH_OK);
+        tell(&b, SUP_EV_RESTORED);
+    }
+}
+
 static void loading_slowly_is_not_hanging(void **state) {
     (void)state;
     bench b = new_bench(true);
@@ -569,6 +601,8 @@ int main(void) {
         cmocka_unit_test(a_successful_load_does_not_reset_the_tally),
         cmocka_unit_test(a_successful_generation_resets_tally_and_backoff),
         cmocka_unit_test(a_model_that_crashes_while_loading_slowly_is_given_up),
+        cmocka_unit_test(a_connection_that_breaks_before_the_exit_is_told_counts_as_well),
+        cmocka_unit_test(an_ordinary_error_of_a_load_is_no_death),
         cmocka_unit_test(loading_slowly_is_not_hanging),
         cmocka_unit_test(a_program_that_starts_slowly_is_left_alone),
         cmocka_unit_test(a_stopped_process_is_replaced_within_five_seconds),

@@ -319,6 +319,50 @@ static void a_full_queue_says_busy_and_loses_nothing(void **state) {
     bench_free(&b);
 }
 
+/* Clients that come, read, stall and leave by chance; the sanitizers watch both sides. */
+static void random_clients_leave_nothing_behind(void **state) {
+    (void)state;
+    enum { CLIENTS = 8 };
+    static const char *const paths[] = {
+        "/internal/slot", "/internal/slot?count=50", "/internal/flood?count=900",   "/internal/flood",
+        "/internal/tail", "/internal/fail?count=2",  "/internal/previews?count=500"};
+    static stream s[CLIENTS];
+    const char *given = getenv("WORKER_SEED");
+    unsigned rng = given ? (unsigned)strtoul(given, NULL, 10) : 20260102u;
+    print_message("WORKER_SEED=%u\n", rng);
+    bool open[CLIENTS] = {false};
+    bench b;
+    bench_start(&b, NULL);
+    for (int i = 0; i < 600; i++) {
+        rng = rng * 1664525u + 1013904223u;
+        unsigned c = (rng >> 8) % CLIENTS, what = (rng >> 16) % 4, path = (rng >> 20) % 7;
+        if (!open[c]) {
+            s[c].gaps_allowed = true;
+            stream_open(&s[c], &b, paths[path]);
+            open[c] = true;
+        } else if (what == 0 || s[c].done) {
+            stream_close(&s[c]);
+            open[c] = false;
+        } else if (what == 1) {
+            http_call_pause(s[c].call);
+        } else {
+            http_call_resume(s[c].call);
+        }
+        for (unsigned k = 0; k < what; k++) bench_health(&b);
+    }
+    for (int c = 0; c < CLIENTS; c++)
+        if (open[c]) stream_close(&s[c]);
+    bench_wait_state(&b, WORKER_IDLE, NULL);
+    answer a;
+    POST_OK(&b, "/internal/echo", "{}", &a); /* behind everything else in the queue */
+    assert_int_equal(a.status, 200);
+    answer_free(&a);
+    kill(proc_pid(b.p), SIGTERM);
+    expect_exit(&b, 0);
+    expect_said(&b, "engine ended");
+    bench_free(&b);
+}
+
 /* ---- ends -------------------------------------------------------------------------------------------------- */
 
 static void sigterm_ends_an_idle_worker(void **state) {
@@ -525,6 +569,7 @@ int main(void) {
         cmocka_unit_test(a_failure_in_a_stream_is_its_last_line),
         cmocka_unit_test(several_jobs_share_the_engine),
         cmocka_unit_test(a_full_queue_says_busy_and_loses_nothing),
+        cmocka_unit_test(random_clients_leave_nothing_behind),
         cmocka_unit_test(sigterm_ends_an_idle_worker),
         cmocka_unit_test(sigterm_cancels_jobs_and_tells_their_clients),
         cmocka_unit_test(sigterm_ends_a_worker_whose_engine_is_deaf),
