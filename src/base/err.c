@@ -34,7 +34,7 @@ bool err_set(err *e, err_code code, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    e->code = code;
+    e->code = (int)code;
     memcpy(e->msg, text, sizeof text);
     return false;
 }
