@@ -1,3 +1,3 @@
-foreach(t db history)
+foreach(t db history jobs)
   mysti_test(test_server_${t} mysti_server_core)
 endforeach()
