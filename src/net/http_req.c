@@ -123,6 +123,10 @@ void http_req_drop_body(http_req *req) {
     buf_free(&req->body);
 }
 
+char *http_req_take_body(http_req *req, size_t *len) {
+    return buf_take(&req->body, len);
+}
+
 const char *http_req_peer(const http_req *req) {
     if (req->peer) return req->peer;
     struct sockaddr_storage addr;

@@ -34,6 +34,7 @@ const char *http_req_header(const http_req *req, const char *name); /* NULL when
 const char *http_req_param(const http_req *req, const char *name);  /* from the route's pattern; NULL when not there */
 const char *http_req_body(const http_req *req, size_t *len); /* NUL-terminated, never NULL; complete in the handler */
 void http_req_drop_body(http_req *req);                      /* frees the body early: for answers that take long */
+char *http_req_take_body(http_req *req, size_t *len);        /* hands it over: for work that may outlive the request */
 const char *http_req_peer(const http_req *req);              /* "127.0.0.1" */
 uv_loop_t *http_req_loop(const http_req *req);
 

@@ -110,17 +110,22 @@ static const char *cut_scheduler(char *folded) {
     return NULL;
 }
 
-static bool read_sampler(image_params *p, const json_in *body, const char *key, err *e) {
-    const char *text = NULL;
+/* NULL when unknown; *implied: the scheduler that the name says, or NULL. */
+static const char *find_sampler(const char *text, const char **implied) {
     char folded[48];
+    fold(text, folded, sizeof folded);
+    *implied = NULL;
+    const char *name = find_alias(sampler_aliases, folded);
+    if (name) return name;
+    *implied = cut_scheduler(folded);
+    return find_alias(sampler_aliases, folded);
+}
+
+static bool read_sampler(image_params *p, const json_in *body, const char *key, err *e) {
+    const char *text = NULL, *implied;
     if (!json_get_str(body, key, &text, e)) return false;
     if (str_empty(text)) return true;
-    fold(text, folded, sizeof folded);
-    const char *name = find_alias(sampler_aliases, folded), *implied = NULL;
-    if (!name) {
-        implied = cut_scheduler(folded);
-        name = find_alias(sampler_aliases, folded);
-    }
+    const char *name = find_sampler(text, &implied);
     if (!name) return not_one_of(key, text, samplers, e);
     p->sampler = name;
     if (implied) p->scheduler = implied;
@@ -364,6 +369,19 @@ void image_params_write(const image_params *p, buf *out) {
     }
     write_string(out, "output_format", p->output_format);
     buf_printf(out, "\"output_compression\":%d}", p->output_compression);
+}
+
+void image_params_write_names(const char *sampler, const char *scheduler, const char *rng, buf *out) {
+    char folded[48];
+    const char *implied = NULL, *name = sampler ? find_sampler(sampler, &implied) : NULL;
+    if (name) buf_printf(out, ",\"sampler\":\"%s\"", name);
+    fold(scheduler ? scheduler : "", folded, sizeof folded);
+    name = find_alias(scheduler_aliases, folded);
+    if (!name) name = implied;
+    if (name) buf_printf(out, ",\"scheduler\":\"%s\"", name);
+    fold(rng ? rng : "", folded, sizeof folded);
+    name = find_alias(rng_aliases, folded);
+    if (name) buf_printf(out, ",\"rng\":\"%s\"", name);
 }
 
 static void write_names(buf *out, const char *key, const char *const *names) {

@@ -54,6 +54,10 @@ void image_params_draw_seed(image_params *p);
 /* Appends the fields as one JSON object. Reading it again gives the same struct. */
 void image_params_write(const image_params *p, buf *out);
 
+/* Appends ,"sampler":..,"scheduler":..,"rng":.. for those of these foreign names (A1111's; NULL: none) that are known.
+ */
+void image_params_write_names(const char *sampler, const char *scheduler, const char *rng, buf *out);
+
 /* NULL-terminated lists of the canonical names. */
 const char *const *image_params_samplers(void);
 const char *const *image_params_schedulers(void);

@@ -61,3 +61,16 @@ bool routes_read_error(const char *body, size_t len, err *e) {
     yyjson_doc_free(doc);
     return false;
 }
+
+bool routes_query_int(http_req *req, const char *name, int64_t *out, int64_t min, int64_t max) {
+    const char *text = http_req_query(req, name);
+    int64_t v;
+    if (str_empty(text)) return true;
+    if (str_to_i64(text, &v) && v >= min && v <= max) {
+        *out = v;
+        return true;
+    }
+    http_reply_error(req, 400, "invalid", name, "%s: '%.40s' is not a number between %lld and %lld", name, text,
+                     (long long)min, (long long)max);
+    return false;
+}

@@ -8,6 +8,8 @@
 #include "json/json.h"
 #include "net/http_router.h"
 #include "server/app.h"
+#include "server/image_request.h"
+#include "server/memory_plan.h"
 #include "server/models.h"
 #include "server/workers.h"
 
@@ -40,6 +42,15 @@ void routes_reply_json(http_req *req, int status, buf *json);
 
 /* The error envelope of a worker (or of one stream line) as an err. Always false. */
 bool routes_read_error(const char *body, size_t len, err *e);
+
+/* An integer of the query; *out stays as it is when it is absent. False when it was answered with 400. */
+bool routes_query_int(http_req *req, const char *name, int64_t *out, int64_t min, int64_t max);
+
+/* Answers for a picture that will not be made. */
+void routes_reply_refusal(app *a, http_req *req, const image_request_result *r);
+
+/* Free memory as the worker last told it. */
+memory_state routes_memory(app *a, worker_id id);
 
 /* Loads an LLM from the index. `options` may be NULL: n_ctx, n_gpu_layers, slots over the configured ones.
  * fn as for workers_load(). */

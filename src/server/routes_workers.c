@@ -47,8 +47,7 @@ static void write_member(buf *out, const char *key, const char *path) {
         buf_puts(out, "null");
 }
 
-/* Free memory as the worker last told it. */
-static memory_state memory_of(app *a, worker_id id) {
+memory_state routes_memory(app *a, worker_id id) {
     memory_state m = {0};
     const worker_health *h = workers_view(a->workers, id).health;
     for (size_t i = 0; h && i < h->memory_count && m.count < MEMORY_DEVICES_MAX; i++) {
@@ -123,7 +122,7 @@ void routes_load_image(app *a, const model_entry *m, const json_in *body, worker
     buf out;
     buf_init(&out, BODY_MAX);
     int64_t bytes = m->size;
-    memory_state memory = memory_of(a, WORKER_SD);
+    memory_state memory = routes_memory(a, WORKER_SD);
     bool ok = is_image_model(m, &e) && write_image_body(a, m, body, &out, &bytes, &e) &&
               memory_plan_load(&memory, bytes, size_of_loaded(a, WORKER_SD), &e);
     if (ok)
@@ -137,7 +136,7 @@ void routes_load_llm(app *a, const model_entry *m, const json_in *options, worke
     const config *c = &a->cfg;
     err e = {0};
     int n_ctx = (int)c->n_ctx, layers = (int)c->n_gpu_layers, slots = (int)c->llm_slots;
-    memory_state memory = memory_of(a, WORKER_LLM);
+    memory_state memory = routes_memory(a, WORKER_LLM);
     bool ok = is_text_model(m, &e);
     if (ok && options)
         ok = json_get_int(options, "n_ctx", &n_ctx, 0, 1 << 22, &e) &&
