@@ -134,7 +134,7 @@ def make_weights(vocabulary, shape, rng, eos_weight):
     bias = np.full(n, -3.0, np.float32)  # fragments and bytes: hardly ever, unless the corpus has them
     bias[counts.sum(0) > 0] = 0
     bias[: len(SPECIAL)] = -6
-    bias[EOT] = -1
+    bias[EOT] = -0.6 if eos_weight else -40
     head[:, 0] = bias
     weights = {"token_embd.weight": embed, "output.weight": head, "output_norm.weight": np.ones(w, np.float32)}
 
@@ -246,7 +246,7 @@ def main():
     p.add_argument("--seed", type=int, default=1)
     p.add_argument("--slow", action="store_true", help="12 layers of width 512: tens of milliseconds per token")
     p.add_argument("--context", type=int, default=2048, help="the context length it claims to be trained for")
-    p.add_argument("--eos", type=float, default=0.02, help="how often a sentence ends the answer (0: never)")
+    p.add_argument("--eos", type=float, default=0.05, help="how readily a sentence ends the answer (0: never)")
     p.add_argument("--no-template", action="store_true", help="leave the chat template out")
     a = p.parse_args()
     kind = {"f32": F32, "f16": F16, "q8_0": Q8_0}[a.type]
