@@ -8,15 +8,34 @@
 #include <stdlib.h>
 #include <sys/stat.h>
 
+/* At most `most` bytes; a buffer that is full before that is an error. */
+static bool read_stream(FILE *f, const char *path, size_t most, buf *out, err *e) {
+    char chunk[16384];
+    while (most) {
+        size_t n = fread(chunk, 1, most < sizeof chunk ? most : sizeof chunk, f);
+        if (n == 0) break;
+        if (!buf_append(out, chunk, n))
+            return err_set(e, ERR_TOO_LARGE, "'%.150s' is larger than %zu bytes", path, out->max);
+        most -= n;
+    }
+    return ferror(f) ? err_sys(e, errno, "read '%.150s'", path) : true;
+}
+
 bool file_read(const char *path, buf *out, err *e) {
     FILE *f = fopen(path, "rb");
     if (!f) return err_sys(e, errno, "open '%.150s'", path);
-    bool ok = true;
-    char chunk[16384];
-    for (size_t n; ok && (n = fread(chunk, 1, sizeof chunk, f)) > 0;)
-        if (!buf_append(out, chunk, n))
-            ok = err_set(e, ERR_TOO_LARGE, "'%.150s' is larger than %zu bytes", path, out->max);
-    if (ok && ferror(f)) ok = err_sys(e, errno, "read '%.150s'", path);
+    bool ok = read_stream(f, path, SIZE_MAX, out, e);
+    fclose(f);
+    return ok;
+}
+
+bool file_read_start(const char *path, size_t most, buf *out, err *e) {
+    struct stat st;
+    if (stat(path, &st) != 0) return err_sys(e, errno, "open '%.150s'", path);
+    if (!S_ISREG(st.st_mode)) return err_set(e, ERR_FORMAT, "'%.150s' is not a file", path);
+    FILE *f = fopen(path, "rb");
+    if (!f) return err_sys(e, errno, "open '%.150s'", path);
+    bool ok = read_stream(f, path, most, out, e);
     fclose(f);
     return ok;
 }

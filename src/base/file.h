@@ -10,6 +10,9 @@
 /* Appends the file's bytes to `out`; ERR_TOO_LARGE past the buffer's maximum. */
 bool file_read(const char *path, buf *out, err *e);
 
+/* Appends at most the first `most` bytes of a regular file (never waits on a pipe or device). */
+bool file_read_start(const char *path, size_t most, buf *out, err *e);
+
 /* Writes path.tmp-<pid>, flushes it to the disk, renames it over `path`: a reader (or a crash) sees the old file or the
  * new one, never a part. */
 bool file_write_atomic(const char *path, const void *data, size_t len, err *e);

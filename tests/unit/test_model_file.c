@@ -326,7 +326,7 @@ static void gguf_bad_tensors(void **state) {
     gguf_tensor(&b, "a", 1, two, TENSOR_F32, 0);
     gguf_tensor(&b, "a", 1, two, TENSOR_F32, 32);
     put_pad(&b, 32);
-    put_le(&b, 0, 64);
+    for (int i = 0; i < 64; i++) buf_putc(&b, 0);
     expect_bad_gguf(&b, "tensor 'a' occurs twice");
     gguf_head(&b, 3, 2, 0);
     gguf_tensor(&b, "a", 1, two, TENSOR_F32, 0);
@@ -374,6 +374,43 @@ static void mapped_file(void **state) {
     buf_free(&b);
 }
 
+/* The header alone, also when it is longer than the first piece read. */
+static void header_only(void **state) {
+    (void)state;
+    for (int big = 0; big <= 1; big++) {
+        const uint64_t dims[] = {8};
+        buf b;
+        buf_init(&b, 8 << 20);
+        gguf_head(&b, 3, 1, 1);
+        gguf_text(&b, "tokens");
+        put_le(&b, 9, 4);
+        put_le(&b, 8, 4);
+        put_le(&b, big ? 100000 : 1, 8);
+        for (int i = 0; i < (big ? 100000 : 1); i++) gguf_text(&b, "token");
+        gguf_tensor(&b, "t", 1, dims, TENSOR_F32, 0);
+        put_pad(&b, 32);
+        for (int i = 0; i < 32; i++) buf_putc(&b, 0);
+        char *path = write_temp(&b);
+        err e = {0};
+        tensor_file *f = tensor_file_open_header(path, &e);
+        if (!f) fail_msg("%s", e.msg);
+        assert_int_equal(tensor_file_count(f), 1);
+        assert_int_equal(tensor_file_size(f), b.len);
+        assert_null(tensor_file_data(f, tensor_file_at(f, 0)));
+        tensor_file_release(f, 0, 100);
+        tensor_file_close(f);
+        assert_int_equal(truncate(path, (off_t)b.len / 2), 0);
+        assert_null(tensor_file_open_header(path, &e));
+        assert_int_equal(e.code, ERR_FORMAT);
+        remove_temp(path);
+        buf_free(&b);
+    }
+    err e = {0};
+    assert_null(tensor_file_open_header("src", &e));
+    assert_null(tensor_file_open_header("no/such/file", &e));
+    assert_int_equal(e.code, ERR_NOT_FOUND);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(type_sizes),       cmocka_unit_test(safetensors_good),
@@ -381,7 +418,7 @@ int main(void) {
         cmocka_unit_test(safetensors_deep), cmocka_unit_test(gguf_good),
         cmocka_unit_test(gguf_truncated),   cmocka_unit_test(gguf_bad_heads),
         cmocka_unit_test(gguf_bad_tensors), cmocka_unit_test(foreign_files),
-        cmocka_unit_test(mapped_file),
+        cmocka_unit_test(mapped_file),      cmocka_unit_test(header_only),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

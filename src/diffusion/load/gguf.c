@@ -196,7 +196,7 @@ static bool take_tensor(cursor *c, raw_tensor *raw, err *e) {
     return true;
 }
 
-static bool add_tensor(tensor_table *t, const raw_tensor *raw, uint64_t data_start, uint64_t align, size_t size,
+static bool add_tensor(tensor_table *t, const raw_tensor *raw, uint64_t data_start, uint64_t align, uint64_t size,
                        err *e) {
     if (raw->offset % align != 0)
         return err_set(e, ERR_FORMAT, "tensor '%.*s': offset %" PRIu64 " is not a multiple of %" PRIu64,
@@ -213,7 +213,7 @@ static bool add_tensor(tensor_table *t, const raw_tensor *raw, uint64_t data_sta
 }
 
 /* Walks the headers twice: first to find where the data starts, then to place the tensors. */
-static bool read_tensors(tensor_table *t, cursor *c, uint64_t count, err *e) {
+static bool read_tensors(tensor_table *t, cursor *c, uint64_t count, uint64_t file_size, err *e) {
     cursor again = *c;
     raw_tensor raw;
     uint64_t align;
@@ -221,9 +221,9 @@ static bool read_tensors(tensor_table *t, cursor *c, uint64_t count, err *e) {
         if (!take_tensor(c, &raw, e)) return false;
     if (!read_alignment(t, &align, e)) return false;
     uint64_t data_start = (c->pos + align - 1) / align * align;
-    if (data_start > c->size) data_start = c->size; /* a file without data may lack the padding */
+    if (data_start > file_size) data_start = file_size; /* a file without data may lack the padding */
     for (uint64_t i = 0; i < count; i++)
-        if (!take_tensor(&again, &raw, e) || !add_tensor(t, &raw, data_start, align, c->size, e)) return false;
+        if (!take_tensor(&again, &raw, e) || !add_tensor(t, &raw, data_start, align, file_size, e)) return false;
     return tensor_table_check_overlap(t, e);
 }
 
@@ -231,17 +231,23 @@ bool gguf_is(const unsigned char *data, size_t size) {
     return size >= 4 && memcmp(data, "GGUF", 4) == 0;
 }
 
-bool gguf_read(tensor_table *t, const unsigned char *data, size_t size, err *e) {
-    cursor c = {.data = data, .size = size};
-    take(&c, 4);
-    uint64_t version = take_le(&c, 4), tensors = take_le(&c, 8), pairs = take_le(&c, 8);
-    if (c.failed) return truncated(e);
+static bool read_all(tensor_table *t, cursor *c, uint64_t file_size, err *e) {
+    take(c, 4);
+    uint64_t version = take_le(c, 4), tensors = take_le(c, 8), pairs = take_le(c, 8);
+    if (c->failed) return truncated(e);
     if (version && (version & 0xffff) == 0) return err_set(e, ERR_UNSUPPORTED, "big-endian GGUF is not supported");
     if (version != 2 && version != 3)
         return err_set(e, ERR_UNSUPPORTED, "GGUF version %" PRIu64 " is not supported (2 and 3 are)", version);
     if (tensors > TENSOR_COUNT_MAX || pairs > TENSOR_META_MAX)
         return err_set(e, ERR_FORMAT, "%" PRIu64 " tensors and %" PRIu64 " metadata keys are too many", tensors, pairs);
     for (uint64_t i = 0; i < pairs; i++)
-        if (!read_pair(t, &c, e)) return false;
-    return read_tensors(t, &c, tensors, e);
+        if (!read_pair(t, c, e)) return false;
+    return read_tensors(t, c, tensors, file_size, e);
+}
+
+bool gguf_read(tensor_table *t, tensor_input *in, err *e) {
+    cursor c = {.data = in->data, .size = in->len};
+    bool ok = read_all(t, &c, in->file_size, e);
+    in->wants_more = !ok && c.failed && in->len < in->file_size;
+    return ok;
 }

@@ -357,6 +357,17 @@ static void judge_unet(model_desc *d) {
         d->supported = true;
 }
 
+/* What can be said of a file whose tensors say nothing. */
+static void judge_unknown(const tensor_file *f, model_desc *d) {
+    int64_t part = 0;
+    if (f && tensor_file_meta_i64(f, "split.no", &part) && part > 0)
+        refuse(d, "%s; choose the first one", "a further part of a split model");
+    else if (f && tensor_file_count(f) == 0)
+        refuse(d, "%s", "a file without tensors");
+    else
+        refuse(d, "%s: neither its tensors nor its metadata are known", "unknown kind of model");
+}
+
 static void judge(const tensor_file *f, model_desc *d) {
     switch (d->kind) {
     case MODEL_CHECKPOINT:
@@ -376,7 +387,7 @@ static void judge(const tensor_file *f, model_desc *d) {
         if (!d->supported) refuse(d, "%s in safetensors: not supported; convert it to GGUF", "language model");
         break;
     case MODEL_UNKNOWN:
-        refuse(d, "%s: neither its tensors nor its metadata are known", "unknown kind of model");
+        judge_unknown(f, d);
         break;
     default:
         refuse(d, "%s: not supported yet; %s", model_kind_name(d->kind));
@@ -443,7 +454,7 @@ char *model_diffusers_file(const char *dir, const char *component) {
 static bool add_component(const char *dir, const char *component, model_desc *d, err *e) {
     char *path = model_diffusers_file(dir, component);
     if (!path) return true;
-    tensor_file *f = tensor_file_open(path, e);
+    tensor_file *f = tensor_file_open_header(path, e);
     free(path);
     if (!f) return err_wrap(e, "%s", component);
     model_desc part;
@@ -496,7 +507,7 @@ bool model_describe_path(const char *path, model_desc *out, err *e) {
         if (model_is_diffusers_dir(path)) return describe_dir(path, out, e);
         return err_set(e, ERR_FORMAT, "'%.100s' is a folder without model_index.json", path_base(path));
     }
-    tensor_file *f = tensor_file_open(path, e);
+    tensor_file *f = tensor_file_open_header(path, e);
     if (!f) return false;
     model_describe(f, out);
     tensor_file_close(f);

@@ -91,7 +91,7 @@ static bool read_metadata(tensor_table *t, yyjson_val *obj, err *e) {
     return true;
 }
 
-static bool read_entries(tensor_table *t, yyjson_val *root, uint64_t data_start, size_t size, err *e) {
+static bool read_entries(tensor_table *t, yyjson_val *root, uint64_t data_start, uint64_t size, err *e) {
     if (!yyjson_is_obj(root)) return err_set(e, ERR_FORMAT, "header is not a JSON object");
     tensor_entry entry = {.outer_first = true, .data_start = data_start, .file_size = size};
     size_t i, n;
@@ -104,15 +104,18 @@ static bool read_entries(tensor_table *t, yyjson_val *root, uint64_t data_start,
     return tensor_table_check_overlap(t, e);
 }
 
-bool safetensors_read(tensor_table *t, const unsigned char *data, size_t size, err *e) {
-    if (size < LENGTH_BYTES) return err_set(e, ERR_FORMAT, "file of %zu bytes is no safetensors file", size);
-    uint64_t len = read_le64(data);
+bool safetensors_read(tensor_table *t, tensor_input *in, err *e) {
+    if (in->len < LENGTH_BYTES) return err_set(e, ERR_FORMAT, "file of %zu bytes is no safetensors file", in->len);
+    uint64_t len = read_le64(in->data);
     if (len > HEADER_MAX) return err_set(e, ERR_FORMAT, "header of %" PRIu64 " bytes is too long", len);
-    if (len > size - LENGTH_BYTES)
-        return err_set(e, ERR_FORMAT, "header of %" PRIu64 " bytes does not fit in a file of %zu", len, size);
-    yyjson_doc *doc = json_parse((const char *)data + LENGTH_BYTES, (size_t)len, e);
+    if (len > in->file_size - LENGTH_BYTES)
+        return err_set(e, ERR_FORMAT, "header of %" PRIu64 " bytes does not fit in a file of %" PRIu64, len,
+                       in->file_size);
+    in->wants_more = len > in->len - LENGTH_BYTES;
+    if (in->wants_more) return err_set(e, ERR_FORMAT, "header of %" PRIu64 " bytes is not at hand", len);
+    yyjson_doc *doc = json_parse((const char *)in->data + LENGTH_BYTES, (size_t)len, e);
     if (!doc) return err_wrap(e, "safetensors header");
-    bool ok = read_entries(t, yyjson_doc_get_root(doc), LENGTH_BYTES + len, size, e);
+    bool ok = read_entries(t, yyjson_doc_get_root(doc), LENGTH_BYTES + len, in->file_size, e);
     yyjson_doc_free(doc);
     return ok;
 }

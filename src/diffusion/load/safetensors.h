@@ -8,6 +8,6 @@
 bool safetensors_is(const unsigned char *data, size_t size);
 
 /* Fills an empty table; on failure the caller frees it all the same. */
-bool safetensors_read(tensor_table *t, const unsigned char *data, size_t size, err *e);
+bool safetensors_read(tensor_table *t, tensor_input *in, err *e);
 
 #endif

@@ -11,9 +11,9 @@
 
 struct tensor_file {
     char *path;
-    file_map map; /* data == NULL when the bytes are the caller's */
-    const unsigned char *data;
-    size_t size;
+    file_map map;              /* data == NULL when the bytes are the caller's */
+    const unsigned char *data; /* NULL when only the header was read */
+    uint64_t size;
     tensor_format format;
     tensor_table table;
 };
@@ -24,26 +24,30 @@ static bool is_pickle(const unsigned char *data, size_t size) {
     return size >= 2 && data[0] == 0x80 && data[1] >= 2 && data[1] <= 5;
 }
 
-static bool read_header(tensor_file *f, err *e) {
-    if (gguf_is(f->data, f->size)) {
+static bool read_header(tensor_file *f, tensor_input *in, err *e) {
+    if (gguf_is(in->data, in->len)) {
         f->format = TENSOR_FORMAT_GGUF;
-        return gguf_read(&f->table, f->data, f->size, e);
+        return gguf_read(&f->table, in, e);
     }
-    if (safetensors_is(f->data, f->size)) {
+    if (safetensors_is(in->data, in->len)) {
         f->format = TENSOR_FORMAT_SAFETENSORS;
-        return safetensors_read(&f->table, f->data, f->size, e);
+        return safetensors_read(&f->table, in, e);
     }
-    if (is_pickle(f->data, f->size))
+    if (is_pickle(in->data, in->len))
         return err_set(e, ERR_UNSUPPORTED,
                        "a pickle checkpoint can run any program and is not opened; convert it to safetensors");
     return err_set(e, ERR_FORMAT, "neither a safetensors nor a GGUF file");
 }
 
-static tensor_file *finish_open(tensor_file *f, err *e) {
-    if (read_header(f, e)) return f;
+static tensor_file *fail_open(tensor_file *f, err *e) {
     err_wrap(e, "'%.60s'", path_base(f->path));
     tensor_file_close(f);
     return NULL;
+}
+
+static tensor_file *open_bytes(tensor_file *f, err *e) {
+    tensor_input in = {.data = f->data, .len = (size_t)f->size, .file_size = f->size};
+    return read_header(f, &in, e) ? f : fail_open(f, e);
 }
 
 tensor_file *tensor_file_open(const char *path, err *e) {
@@ -55,7 +59,39 @@ tensor_file *tensor_file_open(const char *path, err *e) {
     }
     f->data = f->map.data;
     f->size = f->map.size;
-    return finish_open(f, e);
+    return open_bytes(f, e);
+}
+
+/* Headers are some hundred kilobytes, or a few megabytes where a tokenizer is in them. */
+enum { HEADER_FIRST = 256 << 10, HEADER_MOST = 128 << 20 };
+
+static bool read_some(const char *path, size_t most, buf *out, uint64_t *size, err *e) {
+    file_info info;
+    buf_clear(out);
+    if (!file_read_start(path, most, out, e) || !file_stat(path, &info, e)) return false;
+    *size = (uint64_t)info.size;
+    return out->len <= *size || err_set(e, ERR_IO, "'%.150s' is being changed", path);
+}
+
+tensor_file *tensor_file_open_header(const char *path, err *e) {
+    tensor_file *f = mem_alloc(1, sizeof *f);
+    f->path = str_dup(path);
+    buf start;
+    buf_init(&start, HEADER_MOST);
+    bool is_read = true, ok = false, again = true;
+    for (size_t most = HEADER_FIRST; again && most <= HEADER_MOST; most *= 8) {
+        is_read = read_some(path, most, &start, &f->size, e);
+        if (!is_read) break;
+        tensor_input in = {.data = (const unsigned char *)start.data, .len = start.len, .file_size = f->size};
+        tensor_table_free(&f->table);
+        ok = read_header(f, &in, e);
+        again = in.wants_more;
+    }
+    buf_free(&start);
+    if (ok) return f;
+    if (is_read) return fail_open(f, e);
+    tensor_file_close(f); /* that message names the file already */
+    return NULL;
 }
 
 tensor_file *tensor_file_open_memory(const char *name, const void *data, size_t size, err *e) {
@@ -63,7 +99,7 @@ tensor_file *tensor_file_open_memory(const char *name, const void *data, size_t 
     f->path = str_dup(name);
     f->data = data;
     f->size = size;
-    return finish_open(f, e);
+    return open_bytes(f, e);
 }
 
 void tensor_file_close(tensor_file *f) {
@@ -100,7 +136,7 @@ const tensor_info *tensor_file_find(const tensor_file *f, const char *name) {
 }
 
 const void *tensor_file_data(const tensor_file *f, const tensor_info *t) {
-    return f->data + t->offset;
+    return f->data ? f->data + t->offset : NULL;
 }
 
 const void *tensor_file_base(const tensor_file *f) {

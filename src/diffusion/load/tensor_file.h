@@ -26,7 +26,11 @@ typedef struct tensor_info {
 /* NULL on failure. A pickle (.ckpt, .pt) is ERR_UNSUPPORTED: it is a program, and never run. */
 tensor_file *tensor_file_open(const char *path, err *e);
 
-/* The same over bytes in memory, borrowed until close; `name` is what messages call it. */
+/* Reads the header into memory and maps nothing: for looking at files that others may be writing or truncating at this
+ * moment (touching a mapping beyond a file's new end kills the process). There is no data to get. */
+tensor_file *tensor_file_open_header(const char *path, err *e);
+
+/* As tensor_file_open, over bytes in memory, borrowed until close; `name` is what messages call it. */
 tensor_file *tensor_file_open_memory(const char *name, const void *data, size_t size, err *e);
 
 void tensor_file_close(tensor_file *f); /* NULL is fine */
@@ -40,7 +44,8 @@ size_t tensor_file_count(const tensor_file *f);
 const tensor_info *tensor_file_at(const tensor_file *f, size_t index);
 const tensor_info *tensor_file_find(const tensor_file *f, const char *name);
 
-/* The mapped bytes: t->nbytes of them, aligned to nothing but what the file happens to give. */
+/* The mapped bytes: t->nbytes of them, aligned to nothing but what the file happens to give. NULL after
+ * tensor_file_open_header(). */
 const void *tensor_file_data(const tensor_file *f, const tensor_info *t);
 
 /* The whole mapping (page aligned when opened by path). */

@@ -12,6 +12,14 @@ enum {
     TENSOR_META_STR_MAX = 64 << 20,
 };
 
+/* What a reader works on: the start of a file. */
+typedef struct tensor_input {
+    const unsigned char *data;
+    size_t len; /* bytes at hand, at most file_size */
+    uint64_t file_size;
+    bool wants_more; /* set when the header goes on beyond `len` though the file does not end there */
+} tensor_input;
+
 typedef enum meta_kind { META_STR, META_INT, META_FLOAT, META_BOOL, META_ARRAY, META_OTHER } meta_kind;
 
 typedef struct meta_value {
