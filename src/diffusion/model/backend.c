@@ -18,6 +18,7 @@ struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
     ggml_backend_t cpu;
     ggml_backend_sched_t sched; /* NULL until the first graph and after a trim */
+    uint64_t plan;              /* shape of the graph that the compute buffer is laid out for; 0: none */
     struct ggml_threadpool *pool;
     void *graph_memory; /* tensor descriptions of the graph under construction */
     size_t graph_memory_size;
@@ -174,6 +175,7 @@ void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx)
 void backend_trim(backend *b) {
     if (b->sched) ggml_backend_sched_free(b->sched);
     b->sched = NULL;
+    b->plan = 0;
 }
 
 size_t backend_scratch(const backend *b) {
@@ -256,11 +258,33 @@ static bool need_sched(backend *b, err *e) {
     return b->sched ? true : err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
 }
 
-static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
-    if (!need_sched(b, e)) return false;
+/* What decides how a graph is laid out in memory: its operations, shapes and edges. Tensors of equal graphs have equal
+ * addresses, because every graph is built in the same place. Never 0. */
+static uint64_t shape_of(struct ggml_cgraph *cg) {
+    uint64_t h = 0;
+    for (int i = 0; i < ggml_graph_n_nodes(cg); i++) {
+        const struct ggml_tensor *t = ggml_graph_node(cg, i);
+        h = str_hash(&t->op, sizeof t->op, h);
+        h = str_hash(t->ne, sizeof t->ne, h);
+        h = str_hash(t->src, sizeof t->src, h);
+    }
+    return h ? h : 1;
+}
+
+/* The allocator takes its last layout for any graph with as many tensors that are no larger, whatever their edges; so a
+ * graph of another shape has its layout made anew. */
+static bool lay_out(backend *b, struct ggml_cgraph *cg) {
+    const uint64_t plan = shape_of(cg);
     ggml_backend_sched_reset(b->sched);
-    if (ggml_backend_sched_alloc_graph(b->sched, cg)) return true;
+    if (plan != b->plan && !ggml_backend_sched_reserve(b->sched, cg)) return false;
+    b->plan = plan;
+    return ggml_backend_sched_alloc_graph(b->sched, cg);
+}
+
+static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
     size_t free_bytes;
+    if (!need_sched(b, e)) return false;
+    if (lay_out(b, cg)) return true;
     backend_trim(b); /* it may be half allocated */
     backend_memory(b, &free_bytes, NULL);
     return err_set(e, ERR_MEMORY, "not enough memory on %s for the computation (%zu MB free)", backend_name(b),
