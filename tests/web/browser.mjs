@@ -55,5 +55,7 @@ export async function startBrowser() {
 
 export async function shot(page, name) {
   mkdirSync(SHOTS, { recursive: true });
+  // Nothing half faded in, except what moves for ever.
+  await page.evaluate(() => Promise.allSettled(document.getAnimations().filter((a) => Number.isFinite(a.effect?.getComputedTiming().endTime)).map((a) => a.finished)));
   await page.screenshot({ path: join(SHOTS, `${name}.png`) });
 }

@@ -62,6 +62,22 @@ describe('the connection', () => {
     expect(connection.keyWanted).toBe(true);
     expect(connection.link).not.toBe('offline');
   });
+  it('lets go of the stream while hidden, but not while a picture is made, and catches up when looked at', async () => {
+    const look = (state: 'hidden' | 'visible') => {
+      Object.assign(document, { visibilityState: state });
+      document.dispatchEvent(new Event('visibilitychange'));
+    };
+    useConnection().start();
+    FakeEventSource.last.send('job', makeJob({ status: 'running' }), '5');
+    look('hidden');
+    await vi.advanceTimersByTimeAsync(45_000);
+    expect(FakeEventSource.last.closed).toBe(false);
+    FakeEventSource.last.send('job', makeJob({ status: 'done' }), '6');
+    await vi.advanceTimersByTimeAsync(45_000);
+    expect(FakeEventSource.last.closed).toBe(true);
+    look('visible');
+    expect(FakeEventSource.last).toMatchObject({ closed: false, url: '/v1/events?last_event_id=6' });
+  });
   it('is not upset by an event that is no JSON', () => {
     const warn = vi.spyOn(console, 'warn').mockImplementation(() => {});
     useConnection().start();

@@ -54,7 +54,7 @@ async function fakeFetch(path: string, init: RequestInit = {}): Promise<Response
 vi.stubGlobal('localStorage', new MemoryStorage());
 vi.stubGlobal('sessionStorage', new MemoryStorage());
 vi.stubGlobal('matchMedia', () => ({ matches: false, addEventListener: () => {} }));
-vi.stubGlobal('document', { documentElement: { dataset: {} }, cookie: '' });
+vi.stubGlobal('document', Object.assign(new EventTarget(), { documentElement: { dataset: {} }, cookie: '', visibilityState: 'visible' }));
 vi.stubGlobal('addEventListener', () => {});
 vi.stubGlobal('EventSource', FakeEventSource);
 vi.stubGlobal('fetch', fakeFetch);

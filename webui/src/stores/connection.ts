@@ -16,6 +16,7 @@ export type Link = 'connecting' | 'online' | 'offline';
 
 const FIRST_RETRY_MS = 500;
 const LAST_RETRY_MS = 5000;
+const HIDDEN_MS = 30_000;
 const LAST_ID = 'mysti.lastEvent';
 
 export const useConnection = defineStore('connection', () => {
@@ -111,7 +112,22 @@ export const useConnection = defineStore('connection', () => {
     };
   }
 
+  // A browser opens six connections to one server, over all its tabs: a hidden page with nothing to wait for lets go
+  // of its stream, and catches up when it is looked at again.
+  const letGo = debounce(() => {
+    if (document.visibilityState !== 'hidden' || keyWanted.value) return;
+    if (jobs.current) return letGo();
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }, HIDDEN_MS);
+  function visibilityChanged(): void {
+    if (document.visibilityState === 'hidden') letGo();
+    else if (!source) open();
+  }
+
   function start(): void {
+    document.addEventListener('visibilitychange', visibilityChanged);
     void form.restoreInit();
     void form.restoreFromServer();
     open();
