@@ -1,8 +1,8 @@
-// The page in a real browser. Runs against a mock server of its own, or with MYSTI_URL against a running mysti_server
-// with an image model and a language model loaded (tiny ones will do).
+// The page in a real browser; see browser.mjs for which server it talks to. A real one must have an image model and a
+// language model loaded.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, beforeEach, describe, it } from 'node:test';
-import { DESKTOP, PHONE, real, shot, startBrowser, startServer } from './browser.mjs';
+import { accessibility, DESKTOP, PHONE, real, shot, startBrowser, startServer } from './browser.mjs';
 
 const SIZE = Number(process.env.MYSTI_TEST_SIZE ?? 512); // tiny models are fine with 64
 let server, browser;
@@ -222,7 +222,7 @@ describe('a crash', () => {
     clean(page);
   });
 
-  it('in safe mode there is a banner with Retry', { skip: real !== null && 'needs five crashes; the end-to-end tests do that' }, async () => {
+  it('in safe mode there is a banner with Retry', { skip: real && 'needs five crashes; the end-to-end tests do that' }, async () => {
     const page = await open();
     await call('POST', '/mock/safe-mode', { worker: 'sd' });
     const banner = page.getByRole('alert').filter({ hasText: 'safe mode' });
@@ -297,7 +297,7 @@ describe('the gallery', () => {
     clean(page);
   });
 
-  it('searches, and scrolls without an end', { skip: real !== null && 'needs many pictures' }, async () => {
+  it('searches, and scrolls without an end', { skip: real && 'needs many pictures' }, async () => {
     const page = await open({ path: '/gallery', size: { width: 1000, height: 600 } });
     await page.locator('[data-picture]').first().waitFor();
     const cards = page.locator('[data-picture]');
@@ -370,7 +370,7 @@ describe('models', () => {
     clean(page);
   });
 
-  it('shows why a model was refused', { skip: real !== null && 'needs a broken model' }, async () => {
+  it('shows why a model was refused', { skip: real && 'needs a broken model' }, async () => {
     const page = await open({ path: '/models' });
     const row = page.locator('[data-model="broken.safetensors"]');
     await row.getByRole('button', { name: 'Load', exact: true }).click();
@@ -455,6 +455,23 @@ describe('the page', () => {
     clean(page);
   });
 
+  for (const [name, dark] of [['light', false], ['dark', true]])
+    it(`is accessible in every view, ${name}`, async () => {
+      const page = await open({ dark });
+      await ui(page).prompt.fill('x');
+      assert.deepEqual(await accessibility(page), []);
+      await page.getByRole('button', { name: 'Image to image' }).first().click();
+      await page.getByRole('button', { name: 'Advanced' }).click();
+      assert.deepEqual(await accessibility(page), []);
+      await page.goto(`${server.url}/models`);
+      await page.locator('[data-model]').first().waitFor();
+      assert.deepEqual(await accessibility(page), []);
+      await page.goto(`${server.url}/gallery`);
+      await page.locator('[data-picture]').first().click();
+      await page.getByRole('dialog').waitFor();
+      assert.deepEqual(await accessibility(page), []);
+    });
+
   it('renders what a model or a prompt says as text only', async () => {
     const page = await open();
     await small(page, 2);
@@ -466,7 +483,7 @@ describe('the page', () => {
     clean(page);
   });
 
-  it('asks for the API key and keeps it', { skip: real !== null && 'needs a server started with --api-key' }, async () => {
+  it('asks for the API key and keeps it', { skip: real && 'needs a server started with --api-key' }, async () => {
     const locked = await startServer({ key: 'open sesame' });
     try {
       const page = await browser.open(locked.url);

@@ -48,9 +48,10 @@ export function useShortcuts(): void {
     if (event.defaultPrevented || event.isComposing) return;
     const command = event.ctrlKey || event.metaKey;
     let action: (() => void) | undefined;
-    if (event.key === 'Enter' && command) action = () => void studio.generate();
-    else if (dialogOpen()) return;
-    else if (event.key === 'Escape') action = () => studio.interrupt();
+    const here = router.currentRoute.value.name === 'studio';
+    if (dialogOpen()) return;
+    if (event.key === 'Enter' && command && here) action = () => void studio.generate();
+    else if (event.key === 'Escape' && here) action = () => studio.interrupt();
     else if (event.altKey && !command) action = withAlt[event.code];
     else if (!command && !isTyping(event.target)) action = plain[event.key];
     if (!action) return;
