@@ -65,6 +65,7 @@ struct http_req {
     reply_framing framing;
     bool is_head, is_1_0;
     bool complete;  /* the whole request was read */
+    bool handed;    /* the handler has it, and will end it */
     bool no_body;   /* the answer has none: HEAD, 204, 304 */
     bool notifying; /* on_close is running: the end of the request is on its way already */
 };

@@ -5,6 +5,8 @@
  *     ends the exchange, and the pointer is void when it returns; or
  *   - when the client went away before that: behind the on_close callback, if one is set. Without one the request
  *     stays valid, what is written to it goes nowhere, and the handler must still end it as above.
+ * Until its body is complete a request belongs to the server, which may refuse it or lose its client: whoever keeps the
+ * pointer from on_headers on needs an on_close.
  * So a handler may answer at once or later, but answers each request exactly once, unless on_close told it not to.
  * Ending the request from inside on_close is allowed and does nothing.
  *

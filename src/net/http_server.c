@@ -70,6 +70,10 @@ static void on_handle_closed(uv_handle_t *handle) {
     c->srv = NULL;
     c->closed = true;
     if (c->req) req_notify_close(c->req);
+    if (c->req && !c->req->handed) { /* no handler ever saw it */
+        req_free(c->req);
+        c->req = NULL;
+    }
     conn_unref(c);
     server_check_done(srv);
 }
@@ -345,6 +349,7 @@ static void on_head(http_conn *c, bool body_is_here) {
         if (c->srv->opts.on_headers) c->srv->opts.on_headers(c->srv->opts.ctx, req);
         if (c->closing || !c->req) return; /* answered already */
         if (req->framing != REPLY_NOT_BEGUN) {
+            req->handed = true;
             c->phase = CONN_ANSWER;
             watch_sending(c);
         } else if (!req->complete) {
@@ -356,6 +361,7 @@ static void on_head(http_conn *c, bool body_is_here) {
 static void on_request(http_conn *c) {
     uv_timer_stop(&c->timer);
     c->req->complete = true;
+    c->req->handed = true;
     c->phase = CONN_ANSWER;
     c->srv->opts.handler(c->srv->opts.ctx, c->req);
 }

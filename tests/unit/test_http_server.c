@@ -385,6 +385,10 @@ static void test_client_that_leaves_is_noticed(void **state) {
     WAIT(http_server_connections(server) == 1);
     raw_close(&c);
     WAIT(closes == 3);
+    raw_open(&c, port); /* the same with nobody who asked to be told */
+    raw_send(&c, "POST /echo HTTP/1.1\r\n" H "Content-Length: 10\r\n\r\nabc");
+    raw_close(&c);
+    WAIT(http_server_connections(server) == 0);
     stop();
 }
 
