@@ -74,7 +74,9 @@ static void names(void **state) {
     assert_int_equal(kind, RNG_CPU);
     assert_true(rng_kind_from_name("cuda", &kind));
     assert_int_equal(kind, RNG_CUDA);
-    assert_false(rng_kind_from_name("gpu", &kind));
+    assert_true(rng_kind_from_name("NV", &kind));
+    assert_int_equal(kind, RNG_CUDA);
+    assert_false(rng_kind_from_name("tpu", &kind));
     assert_false(rng_kind_from_name(NULL, &kind));
 }
 

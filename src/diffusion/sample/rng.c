@@ -9,6 +9,7 @@
 const char *const rng_names[] = {"cuda", "cpu", NULL};
 
 bool rng_kind_from_name(const char *name, rng_kind *out) {
+    if (str_ieq(name, "gpu") || str_ieq(name, "nv")) name = rng_names[RNG_CUDA]; /* as A1111 calls it */
     for (int i = 0; rng_names[i]; i++) {
         if (!str_ieq(name, rng_names[i])) continue;
         *out = (rng_kind)i;

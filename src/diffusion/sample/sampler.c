@@ -92,10 +92,10 @@ static bool step_dpmpp_2m(const sampler_run *run, sampler_state *s, err *e) {
 const char *const sampler_names[] = {"euler", "euler_a", "heun", "dpm++2m", NULL};
 
 static const sampler samplers[] = {
-    {"euler", "discrete", step_euler},
-    {"euler_a", "discrete", step_euler_ancestral},
-    {"heun", "discrete", step_heun},
-    {"dpm++2m", "karras", step_dpmpp_2m},
+    {"euler", "Euler", "discrete", step_euler},
+    {"euler_a", "Euler a", "discrete", step_euler_ancestral},
+    {"heun", "Heun", "discrete", step_heun},
+    {"dpm++2m", "DPM++ 2M", "karras", step_dpmpp_2m},
 };
 
 /* Other spellings, folded as fold() does. */

@@ -44,6 +44,7 @@ typedef struct sampler_run {
 
 typedef struct sampler {
     const char *name;
+    const char *label;    /* A1111's name */
     const char *schedule; /* the one that A1111 takes with it when none is asked for */
     bool (*step)(const sampler_run *run, sampler_state *s, err *e);
 } sampler;

@@ -81,18 +81,17 @@ static void fill_simple(const sigma_table *t, int steps, float *sigmas) {
 const char *const schedule_names[] = {"discrete", "karras", "exponential", "sgm_uniform", "simple", NULL};
 
 static const schedule schedules[] = {
-    {"discrete", fill_discrete},       {"karras", fill_karras}, {"exponential", fill_exponential},
-    {"sgm_uniform", fill_sgm_uniform}, {"simple", fill_simple},
+    {"discrete", "Uniform", fill_discrete},
+    {"karras", "Karras", fill_karras},
+    {"exponential", "Exponential", fill_exponential},
+    {"sgm_uniform", "SGM Uniform", fill_sgm_uniform},
+    {"simple", "Simple", fill_simple},
 };
 
 const schedule *schedule_find(const char *name) {
-    static const char *const aliases[][2] = {
-        {"normal", "discrete"}, {"uniform", "discrete"}, {"SGM Uniform", "sgm_uniform"}};
-    for (size_t i = 0; i < sizeof aliases / sizeof *aliases; i++) {
-        if (str_ieq(name, aliases[i][0])) name = aliases[i][1];
-    }
+    if (str_ieq(name, "normal")) name = "discrete";
     for (size_t i = 0; i < sizeof schedules / sizeof *schedules; i++) {
-        if (str_ieq(name, schedules[i].name)) return &schedules[i];
+        if (str_ieq(name, schedules[i].name) || str_ieq(name, schedules[i].label)) return &schedules[i];
     }
     return NULL;
 }

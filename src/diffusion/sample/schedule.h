@@ -26,6 +26,7 @@ float sigma_to_timestep(const sigma_table *t, float sigma);
 /* A way to choose `steps` falling sigmas. */
 typedef struct schedule {
     const char *name;
+    const char *label; /* A1111's name */
     void (*fill)(const sigma_table *t, int steps, float *sigmas);
 } schedule;
 
