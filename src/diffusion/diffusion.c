@@ -222,7 +222,8 @@ void diffusion_params_init(diffusion_params *p) {
                             .batch = 1,
                             .clip_skip = 1,
                             .eta = 1.0f,
-                            .strength = 0.75f};
+                            .strength = 0.75f,
+                            .checkpoint_ms = 500};
 }
 
 bool diffusion_check(const diffusion *d, const diffusion_params *p, err *e) {

@@ -154,9 +154,11 @@ typedef struct diffusion_params {
                              * belongs to exactly these parameters and this model, the work goes on from there and the
                              * result is bit-identical to an uninterrupted one; otherwise it is replaced. Removed
                              * when the work is done. */
+    int checkpoint_ms;      /* at most one is written in this time; 0: after every step */
 } diffusion_params;
 
-/* Defaults: 20 steps, cfg 7, euler_a, discrete, cuda, batch 1, clip_skip 1, eta 1, strength 0.75. */
+/* Defaults: 20 steps, cfg 7, euler_a, discrete, cuda, batch 1, clip_skip 1, eta 1, strength 0.75, a checkpoint each 500
+ * ms. */
 void diffusion_params_init(diffusion_params *p);
 
 /* Checks without computing; ERR_INVALID names the parameter: "steps: 0 is not between 1 and 200". */

@@ -16,8 +16,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { CHECKPOINT_INTERVAL_MS = 500 };
-
 typedef struct job {
     diffusion *d;
     request r;
@@ -187,7 +185,7 @@ static bool on_step(void *ctx, const sampler_state *s, err *e) {
     job *j = ctx;
     tell(j, DIFFUSION_SAMPLING, s->step, j->run.steps);
     show_preview(j, s);
-    if (clock_mono_ms() - j->checkpoint_ms >= CHECKPOINT_INTERVAL_MS) write_checkpoint(j, s);
+    if (clock_mono_ms() - j->checkpoint_ms >= j->r.params->checkpoint_ms) write_checkpoint(j, s);
     return check_cancel(j, e);
 }
 

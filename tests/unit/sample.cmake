@@ -7,3 +7,10 @@ mysti_program(sample_dump SOURCES sample_dump.c LIBS mysti_sample)
 set_target_properties(sample_dump PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
 add_test(NAME sample_fresh COMMAND ${CMAKE_SOURCE_DIR}/tools/ref/run.sh sample.py --check $<TARGET_FILE:sample_dump>)
 set_tests_properties(sample_fresh PROPERTIES SKIP_RETURN_CODE 77 TIMEOUT 300)
+
+# The whole engine over tiny models, which are made anew for every run.
+add_test(NAME tiny_models COMMAND ${CMAKE_SOURCE_DIR}/tools/ref/run.sh ../make_tiny_models.py ${CMAKE_BINARY_DIR}/tests/models)
+set_tests_properties(tiny_models PROPERTIES FIXTURES_SETUP tiny_models SKIP_RETURN_CODE 77)
+mysti_test(test_diffusion mysti_diffusion)
+target_compile_definitions(test_diffusion PRIVATE TINY_MODELS="${CMAKE_BINARY_DIR}/tests/models")
+set_tests_properties(test_diffusion PROPERTIES FIXTURES_REQUIRED tiny_models SKIP_RETURN_CODE 77 TIMEOUT 600)
