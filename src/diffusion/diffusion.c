@@ -173,7 +173,7 @@ static void fill_info(diffusion *d) {
     i->weight_bytes = weights_bytes(d->weights, "");
     i->can_encode_images = vae_describe(d->vae).can_encode;
     i->default_width = i->default_height = 512;
-    i->size_multiple = vae_describe(d->vae).factor << (unet_describe(d->unet).levels - 1);
+    i->size_multiple = vae_describe(d->vae).factor;
     i->min_size = (64 + i->size_multiple - 1) / i->size_multiple * i->size_multiple;
     i->max_size = 4096;
 }

@@ -92,7 +92,7 @@ static diffusion_params small_params(void) {
     diffusion_params_init(&p);
     p.prompt = "a (red:1.3) fox in the snow";
     p.negative = "blurry";
-    p.width = p.height = 128;
+    p.width = p.height = 64;
     p.steps = 4;
     p.seed = 7;
     return p;
@@ -268,7 +268,7 @@ static void tiles_blend(void **state) {
     (void)state;
     diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
     diffusion_params p = small_params();
-    p.width = 640;
+    p.width = 640; /* 80 latents: more than a tile */
     p.steps = 2;
     p.tiling = DIFFUSION_TILING_OFF;
     image whole = picture_of(d, &p);
@@ -279,6 +279,24 @@ static void tiles_blend(void **state) {
     assert_true(db > 20);
     image_free(&whole);
     image_free(&tiled);
+    diffusion_close(d);
+}
+
+/* Sizes that the UNet cannot halve evenly. */
+static void odd_sizes(void **state) {
+    (void)state;
+    static const int sizes[][2] = {{72, 64}, {136, 120}, {200, 72}};
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    diffusion_params p = small_params();
+    for (int i = 0; i < 3; i++) {
+        p.width = sizes[i][0];
+        p.height = sizes[i][1];
+        image img = picture_of(d, &p);
+        assert_int_equal(img.width, p.width);
+        assert_int_equal(img.height, p.height);
+        assert_lively(&img);
+        image_free(&img);
+    }
     diffusion_close(d);
 }
 
@@ -554,6 +572,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(guidance_uses_the_negative_prompt),
         cmocka_unit_test(long_prompts),
         cmocka_unit_test(tiles_blend),
+        cmocka_unit_test(odd_sizes),
         cmocka_unit_test(image_to_image),
         cmocka_unit_test(cancel_is_quick_and_harmless),
         cmocka_unit_test(resumed_work_is_bit_identical),

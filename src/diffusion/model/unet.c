@@ -179,8 +179,17 @@ static tensor *forward_input(const pass *p, const stage *s, tensor *x) {
     return s->sampler.weight ? nn_conv2d(p->g, x, &s->sampler, 2, 1) : x;
 }
 
+/* Halving rounds an odd size up, and doubling it again gives one too many: the last column or row is dropped, which is
+ * what nearest-neighbour resampling to the skip's size does in other tools. */
+static tensor *crop_like(const pass *p, tensor *x, const tensor *like) {
+    if (x->ne[0] == like->ne[0] && x->ne[1] == like->ne[1]) return x;
+    struct ggml_context *ctx = p->g->ctx;
+    return ggml_cont(
+        ctx, ggml_view_4d(ctx, x, like->ne[0], like->ne[1], x->ne[2], x->ne[3], x->nb[1], x->nb[2], x->nb[3], 0));
+}
+
 static tensor *forward_output(const pass *p, const stage *s, tensor *x, tensor *skip) {
-    x = forward_stage(p, s, ggml_concat(p->g->ctx, x, skip, 2));
+    x = forward_stage(p, s, ggml_concat(p->g->ctx, crop_like(p, x, skip), skip, 2));
     return s->sampler.weight ? nn_conv2d_same(p->g, nn_upsample2(p->g, x), &s->sampler) : x;
 }
 
@@ -216,10 +225,10 @@ static bool build(graph *g, void *ctx, err *e) {
 }
 
 bool unet_eval(unet *u, const unet_input *in, float *out, err *e) {
-    const int multiple = 1 << (u->info.levels - 1);
-    if (in->n < 1 || in->tokens < 1 || in->w < multiple || in->h < multiple || in->w % multiple || in->h % multiple)
-        return err_set(e, ERR_INVALID, "latents of %dx%d do not fit the UNet: multiples of %d are needed", in->w, in->h,
-                       multiple);
+    if (in->n < 1 || in->tokens < 1 || in->w < 1 || in->h < 1) {
+        return err_set(e, ERR_INVALID, "a batch of %d latents of %dx%d with %d tokens", in->n, in->w, in->h,
+                       in->tokens);
+    }
     eval_call call = {u, in, out};
     return backend_compute(u->b, build, &call, e) ? true : err_wrap(e, "UNet");
 }

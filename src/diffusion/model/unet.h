@@ -22,16 +22,15 @@ typedef struct unet_info {
     int in_channels;  /* 4, or more when image and mask are concatenated */
     int out_channels; /* 4 */
     int context_dim;  /* width of the text context */
-    int levels;       /* h and w of the input have to be multiples of 2^(levels-1) */
+    int levels;       /* h and w of the input are halved levels - 1 times, rounded up */
 } unet_info;
 unet_info unet_describe(const unet *u);
 
-/* One batch through the network.
+/* One batch through the network, of any size.
  *   x         [n, in_channels, h, w]
  *   timesteps [n], 0..999, fractions allowed
  *   context   [n, tokens, context_dim]
- *   out       [n, out_channels, h, w], caller's
- * ERR_INVALID when h or w does not fit the levels. */
+ *   out       [n, out_channels, h, w], caller's */
 typedef struct unet_input {
     const float *x;
     int n, h, w;
