@@ -115,17 +115,20 @@ static void fill_params(cli *c) {
     p->checkpoint = c->checkpoint;
 }
 
+static double seconds_since(int64_t start_ms) {
+    return (double)(clock_mono_ms() - start_ms) / 1000;
+}
+
+/* One line per phase with its time; sampling counts its steps in place. */
 static void on_progress(void *ctx, const diffusion_progress *p) {
     cli *c = ctx;
-    int64_t now = clock_mono_ms();
     if (c->in_phase && p->phase != c->phase) {
-        fprintf(stderr, "\r%-9s %8.2f s            \n", diffusion_phase_name(c->phase),
-                (double)(now - c->phase_ms) / 1000);
+        fprintf(stderr, "\r%-9s %8.2f s\n", diffusion_phase_name(c->phase), seconds_since(c->phase_ms));
     }
-    if (!c->in_phase || p->phase != c->phase) c->phase_ms = now;
+    if (!c->in_phase || p->phase != c->phase) c->phase_ms = clock_mono_ms();
     c->phase = p->phase;
     c->in_phase = true;
-    fprintf(stderr, "\r%-9s %d/%d", diffusion_phase_name(p->phase), p->step, p->steps);
+    if (p->phase == DIFFUSION_SAMPLING) fprintf(stderr, "\rsampling  %d/%d", p->step, p->steps);
 }
 
 static bool on_picture(void *ctx, int index, uint64_t seed, const image *picture, err *e) {
@@ -181,6 +184,7 @@ static bool run(cli *c, err *e) {
     bool ok = read_init(c->init, &init, e) && (d = open_model(c, &events, e));
     if (ok && c->init) c->params.init = &init;
     ok = ok && diffusion_generate(d, &c->params, &events, NULL, e);
+    if (ok) fprintf(stderr, "%-9s %8.2f s\n", diffusion_phase_name(c->phase), seconds_since(c->phase_ms));
     diffusion_close(d);
     image_free(&init);
     return ok;

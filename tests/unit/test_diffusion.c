@@ -75,7 +75,9 @@ static diffusion *open_with(const diffusion_options *options, const char *model,
     char *paths[4];
     for (int i = 0; i < 4; i++) paths[i] = names[i] ? path_join(folder, names[i]) : NULL;
     const diffusion_files files = {.model = paths[0], .diffusion_model = paths[1], .clip_l = paths[2], .vae = paths[3]};
-    diffusion *d = diffusion_open(&files, options, NULL, e);
+    diffusion_options o = options ? *options : (diffusion_options){0};
+    o.threads = 1; /* threads that wait for each other waste time on graphs this small */
+    diffusion *d = diffusion_open(&files, &o, NULL, e);
     for (int i = 0; i < 4; i++) free(paths[i]);
     return d;
 }
