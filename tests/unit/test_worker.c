@@ -1,5 +1,6 @@
 /* test_worker.c - a real worker process with a dummy engine, over real HTTP. Waits end by events; nothing is timed. */
 #include "worker_bench.h"
+#include "base/clock.h"
 #include "base/str.h"
 #include "net/http_req.h"
 
@@ -215,8 +216,10 @@ static void a_client_that_leaves_while_the_engine_waits_for_it(void **state) {
         stream_wait_lines(&s, &b, 1);
         http_call_pause(s.call);
         for (int k = 0; k < 50; k++) bench_health(&b);
+        int64_t left_at = clock_mono_ms();
         stream_close(&s);
         bench_wait_state(&b, WORKER_IDLE, NULL);
+        print_message("client left -> engine idle: %lld ms\n", (long long)(clock_mono_ms() - left_at));
     }
     bench_free(&b);
 }
@@ -282,7 +285,7 @@ static void several_jobs_share_the_engine(void **state) {
     assert_string_equal(fast.last, "{\"event\":\"done\"}");
     int had = slow.count;
     http_call_resume(slow.call);
-    stream_wait_lines(&slow, &b, had + 1000); /* woken by the reader, not by chance */
+    stream_wait_lines(&slow, &b, had + 1000);
     stream_close(&slow);
     stream_close(&fast);
     bench_wait_state(&b, WORKER_IDLE, NULL);
