@@ -90,6 +90,37 @@ static void resize(void **state) {
     image_free(&ramp);
 }
 
+/* Reference: the definition (windowed sinc, widened when reducing, weights normalised) as two dense matrices in numpy,
+ * double precision, input from default_rng(7).integers(0, 256, (5, 9)). Tolerance: one step of rounding. */
+static void resize_reference(void **state) {
+    (void)state;
+    static const unsigned char IN[] = {241, 160, 175, 229, 148, 198, 213, 57,  14, 76,  72,  223, 233, 1,   127,
+                                       210, 33,  204, 30,  119, 209, 77,  87,  71, 184, 65,  253, 113, 122, 129,
+                                       149, 141, 130, 254, 206, 202, 179, 159, 87, 253, 119, 55,  216, 41,  219};
+    static const unsigned char SMALL[] = {160, 180, 153, 92, 101, 132, 109, 184, 142, 148, 146, 179};
+    static const unsigned char LARGE[] = {
+        255, 215, 155, 165, 214, 211, 166, 182, 226, 206, 99,  12,  0,   191, 147, 124, 184, 255, 200, 85,  130,
+        223, 206, 78,  46,  88,  69,  51,  100, 215, 255, 150, 0,   54,  193, 197, 46,  104, 236, 17,  44,  140,
+        223, 174, 78,  44,  42,  133, 174, 38,  131, 255, 41,  76,  155, 192, 110, 71,  118, 87,  135, 202, 130,
+        169, 249, 105, 112, 125, 134, 138, 142, 141, 118, 177, 255, 225, 199, 205, 163, 162, 125, 91,  183, 218,
+        131, 72,  154, 236, 137, 146, 218, 183, 185, 134, 79,  206, 251, 115, 27,  122, 204, 40,  98,  245};
+    image img, small = {4, 3, 1, NULL}, large = {13, 8, 1, NULL}, got;
+    unsigned char expected[13 * 8];
+    assert_true(image_alloc(&img, 9, 5, 1));
+    memcpy(img.px, IN, sizeof IN);
+    assert_true(image_resize(&got, &img, small.width, small.height));
+    memcpy(expected, SMALL, sizeof SMALL);
+    small.px = expected;
+    assert_true(largest_difference(&got, &small) <= 1);
+    image_free(&got);
+    assert_true(image_resize(&got, &img, large.width, large.height));
+    memcpy(expected, LARGE, sizeof LARGE);
+    large.px = expected;
+    assert_true(largest_difference(&got, &large) <= 1);
+    image_free(&got);
+    image_free(&img);
+}
+
 static void resize_keeps_hidden_colours_hidden(void **state) {
     (void)state;
     image img, out;
@@ -508,6 +539,7 @@ int main(void) {
         cmocka_unit_test(allocation_is_bounded),
         cmocka_unit_test(convert),
         cmocka_unit_test(resize),
+        cmocka_unit_test(resize_reference),
         cmocka_unit_test(resize_keeps_hidden_colours_hidden),
         cmocka_unit_test(crop),
         cmocka_unit_test(orientations),

@@ -253,6 +253,42 @@ static void quantised(void **state) {
     buf_free(&b);
 }
 
+/* Copies and conversions go piece by piece: tensors of several pieces, the last one short. */
+static void long_tensors(void **state) {
+    (void)state;
+    enum { VECTOR = 2 * TENSOR_CONVERT_PIECE + 5, MATRIX = 1500001 };
+    uint16_t *vector = malloc(VECTOR * sizeof *vector);
+    float *matrix = malloc(MATRIX * sizeof *matrix);
+    for (int i = 0; i < VECTOR; i++) vector[i] = half((float)(i % 1000));
+    for (int i = 0; i < MATRIX; i++) matrix[i] = (float)i;
+    char dims[32];
+    st_builder s;
+    buf b;
+    buf_init(&b, 16 << 20);
+    st_init(&s);
+    snprintf(dims, sizeof dims, "%d", VECTOR);
+    st_add(&s, "v", "F16", dims, vector, VECTOR * sizeof *vector);
+    st_add(&s, "odd", "U8", "1", "x", 1);
+    snprintf(dims, sizeof dims, "1,%d", MATRIX);
+    st_add(&s, "m", "F32", dims, matrix, MATRIX * sizeof *matrix);
+    st_finish(&s, &b);
+    char *path = write_temp(&b);
+    weights *w = open_model(path, NULL);
+    err e = {0};
+    struct ggml_tensor *v = weights_tensor(w, &e, WEIGHTS_VECTOR, "v", VECTOR);
+    struct ggml_tensor *m = weights_tensor(w, &e, WEIGHTS_MATRIX, "m", MATRIX, 1);
+    ggml_backend_t cpu = ggml_backend_cpu_init();
+    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    for (int i = 0; i < VECTOR; i++) assert_true(value_at(v, i) == (float)(i % 1000));
+    assert_memory_equal(m->data, matrix, MATRIX * sizeof *matrix);
+    ggml_backend_free(cpu);
+    weights_close(w);
+    remove_temp(path);
+    buf_free(&b);
+    free(vector);
+    free(matrix);
+}
+
 static void conversions(void **state) {
     (void)state;
     float out[4];
@@ -283,9 +319,9 @@ static void conversions(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(queries),     cmocka_unit_test(shapes),         cmocka_unit_test(contents),
-        cmocka_unit_test(cancelled),   cmocka_unit_test(separate_files), cmocka_unit_test(quantised),
-        cmocka_unit_test(conversions),
+        cmocka_unit_test(queries),      cmocka_unit_test(shapes),         cmocka_unit_test(contents),
+        cmocka_unit_test(cancelled),    cmocka_unit_test(separate_files), cmocka_unit_test(quantised),
+        cmocka_unit_test(long_tensors), cmocka_unit_test(conversions),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
