@@ -1,7 +1,8 @@
-/* vae.c - see vae.h. First the two networks, then their forward passes on one tile, then tiles. */
+/* vae.c - see vae.h. First the two networks, then their forward passes, then pictures in tiles. */
 #include "diffusion/model/vae.h"
 
 #include "base/str.h"
+#include "diffusion/model/tiles.h"
 #include "diffusion/model/vae_blocks.h"
 
 #include <math.h>
@@ -147,130 +148,45 @@ static tensor *forward_encoder(graph *g, const vae *v, tensor *rgb) {
     return n->quant.weight ? nn_conv2d_same(g, x, &n->quant) : x;
 }
 
-/* --- Tiles ------------------------------------------------------------------------------------------------------- */
+/* --- Both directions --------------------------------------------------------------------------------------------- */
 
-/* Planes of one size in host memory. */
-typedef struct planes {
-    int c, h, w;
-    float *data;
-} planes;
-
-/* A direction of work: what goes in, what comes out, and the tile at hand. Sizes of tiles are in latents. */
-typedef struct job {
+typedef struct tile_call {
     const vae *v;
     bool decode;
-    planes in, out;
-    int in_factor, out_factor; /* pixels per latent on either side: factor or 1 */
-    float *weight;             /* [out.h, out.w]: the sum of the tiles' shares of each pixel; NULL for a single tile */
-    planes tile_in, tile_out;
-} job;
-
-static float *plane_row(const planes *p, int c, int y) {
-    return p->data + ((size_t)c * (size_t)p->h + (size_t)y) * (size_t)p->w;
-}
+    const planes *in;
+    planes *out;
+} tile_call;
 
 static bool build_tile(graph *g, void *ctx, err *e) {
     (void)e;
-    const job *j = ctx;
-    tensor *x = graph_input_f32(g, j->tile_in.data, j->tile_in.w, j->tile_in.h, j->tile_in.c, 1);
-    graph_output(g, j->decode ? forward_decoder(g, j->v, x) : forward_encoder(g, j->v, x), j->tile_out.data);
+    const tile_call *call = ctx;
+    const planes *in = call->in;
+    tensor *x = graph_input_f32(g, in->data, in->w, in->h, in->c, 1);
+    graph_output(g, call->decode ? forward_decoder(g, call->v, x) : forward_encoder(g, call->v, x), call->out->data);
     return true;
 }
 
-/* Tiles along one axis of `size` latents: the last one ends at the edge. */
-static int tile_count(int size, int tile, int overlap) {
-    return size <= tile ? 1 : (size - overlap + tile - overlap - 1) / (tile - overlap);
+static bool decode_tile(void *ctx, const planes *in, planes *out, err *e) {
+    const vae *v = ctx;
+    tile_call call = {v, true, in, out};
+    return backend_compute(v->b, build_tile, &call, e);
 }
 
-static int tile_start(int index, int size, int tile, int overlap) {
-    const int start = index * (tile - overlap);
-    return start + tile > size ? (size > tile ? size - tile : 0) : start;
+static bool encode_tile(void *ctx, const planes *in, planes *out, err *e) {
+    const vae *v = ctx;
+    tile_call call = {v, false, in, out};
+    return backend_compute(v->b, build_tile, &call, e);
 }
-
-/* A tile's share of a pixel: rises over the overlap from every edge that is not the picture's own. */
-static float share(int at, int size, int start, int whole, int overlap) {
-    float low = 1, high = 1;
-    if (start > 0) low = ((float)at + 0.5f) / (float)overlap;
-    if (start + size < whole) high = ((float)(size - at) - 0.5f) / (float)overlap;
-    return fminf(1.0f, fminf(low, high));
-}
-
-static void cut_tile(job *j, int x, int y) {
-    for (int c = 0; c < j->in.c; c++)
-        for (int r = 0; r < j->tile_in.h; r++)
-            memcpy(plane_row(&j->tile_in, c, r), plane_row(&j->in, c, y * j->in_factor + r) + x * j->in_factor,
-                   (size_t)j->tile_in.w * sizeof(float));
-}
-
-/* Adds the finished tile with its shares. */
-static void blend_tile(job *j, int x0, int y0, int overlap) {
-    const int f = j->out_factor, x = x0 * f, y = y0 * f;
-    for (int r = 0; r < j->tile_out.h; r++) {
-        const float sy = share(r, j->tile_out.h, y, j->out.h, overlap * f);
-        for (int k = 0; k < j->tile_out.w; k++) {
-            const float s = sy * share(k, j->tile_out.w, x, j->out.w, overlap * f);
-            for (int c = 0; c < j->out.c; c++)
-                plane_row(&j->out, c, y + r)[x + k] += s * plane_row(&j->tile_out, c, r)[k];
-            j->weight[(size_t)(y + r) * (size_t)j->out.w + (size_t)(x + k)] += s;
-        }
-    }
-}
-
-static void divide_by_weight(job *j) {
-    const size_t n = (size_t)j->out.w * (size_t)j->out.h;
-    for (int c = 0; c < j->out.c; c++)
-        for (size_t i = 0; i < n; i++) j->out.data[(size_t)c * n + i] /= j->weight[i];
-}
-
-static planes new_planes(int c, int h, int w) {
-    return (planes){c, h, w, mem_alloc((size_t)c * (size_t)h * (size_t)w, sizeof(float))};
-}
-
-static bool run_tiles(job *j, int w, int h, vae_progress progress, void *ctx, err *e) {
-    const int tile = j->v->tile, overlap = tile / 4 ? tile / 4 : 1;
-    const int tw = w < tile ? w : tile, th = h < tile ? h : tile;
-    const int nx = tile_count(w, tile, overlap), ny = tile_count(h, tile, overlap);
-    j->tile_in = new_planes(j->in.c, th * j->in_factor, tw * j->in_factor);
-    j->tile_out = new_planes(j->out.c, th * j->out_factor, tw * j->out_factor);
-    j->weight = mem_alloc((size_t)j->out.w * (size_t)j->out.h, sizeof(float));
-    memset(j->out.data, 0, (size_t)j->out.c * (size_t)j->out.h * (size_t)j->out.w * sizeof(float));
-    bool ok = true;
-    for (int i = 0; i < nx * ny && ok; i++) {
-        const int x = tile_start(i % nx, w, tile, overlap), y = tile_start(i / nx, h, tile, overlap);
-        cut_tile(j, x, y);
-        ok = backend_compute(j->v->b, build_tile, j, e);
-        if (ok) blend_tile(j, x, y, overlap);
-        if (ok && progress) progress(ctx, i + 1, nx * ny);
-    }
-    if (ok) divide_by_weight(j);
-    free(j->tile_in.data);
-    free(j->tile_out.data);
-    free(j->weight);
-    return ok;
-}
-
-/* w, h: the size in latents. */
-static bool run(job *j, int w, int h, vae_progress progress, void *ctx, err *e) {
-    if (w > j->v->tile || h > j->v->tile) return run_tiles(j, w, h, progress, ctx, e);
-    j->tile_in = j->in;
-    j->tile_out = j->out;
-    if (!backend_compute(j->v->b, build_tile, j, e)) return false;
-    if (progress) progress(ctx, 1, 1);
-    return true;
-}
-
-/* --- Both directions --------------------------------------------------------------------------------------------- */
 
 bool vae_decode(vae *v, const latent *z, float *rgb, vae_progress progress, void *ctx, err *e) {
     if (z->n != 1 || z->c != v->info.latent_channels || z->w < 1 || z->h < 1)
         return err_set(e, ERR_INVALID, "VAE: latents of [%d,%d,%d,%d] do not fit", z->n, z->c, z->h, z->w);
     const int f = v->info.factor;
-    planes scaled = new_planes(z->c, z->h, z->w);
+    planes scaled = planes_new(z->c, z->h, z->w), out = {3, z->h * f, z->w * f, rgb};
     for (size_t i = 0; i < latent_size(z); i++) scaled.data[i] = z->data[i] / v->info.scale;
-    job j = {
-        .v = v, .decode = true, .in = scaled, .out = {3, z->h * f, z->w * f, rgb}, .in_factor = 1, .out_factor = f};
-    const bool ok = run(&j, z->w, z->h, progress, ctx, e);
-    free(scaled.data);
+    const tiles t = {.in = &scaled, .out = &out, .in_unit = 1, .out_unit = f, .size = v->tile, .overlap = v->tile / 4};
+    const bool ok = tiles_run(&t, decode_tile, v, progress, ctx, e);
+    planes_free(&scaled);
     return ok ? true : err_wrap(e, "VAE decoder");
 }
 
@@ -290,14 +206,13 @@ bool vae_encode(vae *v, const float *rgb, int width, int height, const float *no
     if (!v->info.can_encode) return err_set(e, ERR_UNSUPPORTED, "this VAE has no encoder");
     if (w < 1 || h < 1 || w * f != width || h * f != height)
         return err_set(e, ERR_INVALID, "VAE: a picture of %dx%d is no multiple of %d", width, height, f);
-    planes in = {3, height, width, mem_alloc((size_t)3 * (size_t)height * (size_t)width, sizeof(float))};
-    memcpy(in.data, rgb, (size_t)3 * (size_t)height * (size_t)width * sizeof(float));
-    planes moments = new_planes(2 * zc, h, w);
-    job j = {.v = v, .in = in, .out = moments, .in_factor = f, .out_factor = 1};
-    const bool ok = run(&j, w, h, progress, ctx, e);
+    planes in = planes_new(3, height, width), moments = planes_new(2 * zc, h, w);
+    memcpy(in.data, rgb, planes_size(&in) * sizeof(float));
+    const tiles t = {.in = &in, .out = &moments, .in_unit = f, .out_unit = 1, .size = v->tile, .overlap = v->tile / 4};
+    const bool ok = tiles_run(&t, encode_tile, v, progress, ctx, e);
     z->n = 1, z->c = zc, z->h = h, z->w = w;
     if (ok) sample(moments.data, noise, v->info.scale, z);
-    free(in.data);
-    free(moments.data);
+    planes_free(&in);
+    planes_free(&moments);
     return ok ? true : err_wrap(e, "VAE encoder");
 }

@@ -1,0 +1,3 @@
+mysti_test(test_prompt mysti_diffusion)
+mysti_test(test_backend mysti_diffusion)
+mysti_test(test_tiles mysti_diffusion)
