@@ -15,5 +15,10 @@ export default defineConfig({
     reportCompressedSize: true,
   },
   server: { proxy: { '/v1': server, '/health': server, '/outputs': server } },
-  test: { root: fileURLToPath(new URL('.', import.meta.url)), include: ['tests/**/*.spec.ts'], environment: 'node', setupFiles: ['tests/setup.ts'] },
+  test: {
+    root: fileURLToPath(new URL('.', import.meta.url)),
+    include: ['tests/**/*.spec.ts'],
+    environment: 'node',
+    setupFiles: ['tests/setup.ts'],
+  },
 });

@@ -5,7 +5,12 @@ export const router = createRouter({
   history: createWebHistory(),
   routes: [
     { path: '/', name: 'studio', component: StudioView, meta: { title: 'Studio' } },
-    { path: '/gallery', name: 'gallery', component: () => import('./views/GalleryView.vue'), meta: { title: 'Gallery' } },
+    {
+      path: '/gallery',
+      name: 'gallery',
+      component: () => import('./views/GalleryView.vue'),
+      meta: { title: 'Gallery' },
+    },
     { path: '/models', name: 'models', component: () => import('./views/ModelsView.vue'), meta: { title: 'Models' } },
     { path: '/:rest(.*)*', redirect: '/' },
   ],

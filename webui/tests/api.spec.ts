@@ -13,7 +13,14 @@ async function collect<T>(source: AsyncIterable<T>): Promise<T[]> {
 describe('event streams', () => {
   it('joins lines and characters that arrive in pieces', async () => {
     const bytes = new TextEncoder().encode('data: grün\n\n');
-    const body = bodyOf(': hello\nda', 'ta: a\r\n\r\n', bytes.slice(0, 9), bytes.slice(9), 'event: x\ndata: 1\ndata: 2\n\n', 'data: cut off');
+    const body = bodyOf(
+      ': hello\nda',
+      'ta: a\r\n\r\n',
+      bytes.slice(0, 9),
+      bytes.slice(9),
+      'event: x\ndata: 1\ndata: 2\n\n',
+      'data: cut off',
+    );
     expect(await collect(readEventStream(body))).toEqual(['a', 'grün', '1\n2']);
   });
   it('keeps spaces after the first one', async () => {
@@ -25,11 +32,22 @@ describe('event streams', () => {
 });
 
 describe('requests', () => {
-  it('turns the error envelope into an error in the server\'s words', async () => {
-    answer('POST /v1/jobs', Response.json({ error: { message: 'steps: 0 is not between 1 and 200', code: 'invalid', param: 'steps' } }, { status: 400 }));
+  it("turns the error envelope into an error in the server's words", async () => {
+    answer(
+      'POST /v1/jobs',
+      Response.json(
+        { error: { message: 'steps: 0 is not between 1 and 200', code: 'invalid', param: 'steps' } },
+        { status: 400 },
+      ),
+    );
     const error = await api.createJob('txt2img', {}).catch((e) => e);
     expect(error).toBeInstanceOf(ApiError);
-    expect(error).toMatchObject({ message: 'steps: 0 is not between 1 and 200', status: 400, code: 'invalid', param: 'steps' });
+    expect(error).toMatchObject({
+      message: 'steps: 0 is not between 1 and 200',
+      status: 400,
+      code: 'invalid',
+      param: 'steps',
+    });
   });
   it('survives an error that is not JSON', async () => {
     answer('GET /health', new Response('<html>', { status: 502, statusText: 'Bad Gateway' }));
@@ -42,7 +60,9 @@ describe('requests', () => {
   it('asks for a key on 401 and sends it from then on, as header and cookie', async () => {
     const asked = vi.fn();
     onUnauthorized(asked);
-    answer('GET /v1/options', () => Response.json({ error: { message: 'key', code: 'unauthorized' } }, { status: 401 }));
+    answer('GET /v1/options', () =>
+      Response.json({ error: { message: 'key', code: 'unauthorized' } }, { status: 401 }),
+    );
     await expect(api.options()).rejects.toThrow('key');
     expect(asked).toHaveBeenCalledOnce();
     setApiKey('a b');
@@ -59,15 +79,23 @@ describe('requests', () => {
   });
 });
 
-describe('the wand\'s stream', () => {
+describe("the wand's stream", () => {
   const enhance = () => collect(api.enhance('cat', new AbortController().signal));
   it('yields text until [DONE]', async () => {
-    answer('POST /v1/prompt/enhance', new Response(bodyOf(token('a '), token('cat'), 'data: {"choices":[{"delta":{}}]}\n\n', 'data: [DONE]\n\n', token('never'))));
+    answer(
+      'POST /v1/prompt/enhance',
+      new Response(
+        bodyOf(token('a '), token('cat'), 'data: {"choices":[{"delta":{}}]}\n\n', 'data: [DONE]\n\n', token('never')),
+      ),
+    );
     expect(await enhance()).toEqual(['a ', 'cat']);
     expect(calls[0]?.body).toEqual({ prompt: 'cat', stream: true });
   });
   it('throws an error that comes in mid-stream', async () => {
-    answer('POST /v1/prompt/enhance', new Response(bodyOf(token('a'), 'data: {"error":{"message":"the model went away","code":"gone"}}\n\n')));
+    answer(
+      'POST /v1/prompt/enhance',
+      new Response(bodyOf(token('a'), 'data: {"error":{"message":"the model went away","code":"gone"}}\n\n')),
+    );
     await expect(enhance()).rejects.toMatchObject({ message: 'the model went away', code: 'gone' });
   });
 });

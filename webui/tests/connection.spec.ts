@@ -24,7 +24,11 @@ describe('the connection', () => {
     expect(connection.link).toBe('online');
     FakeEventSource.last.send('job', makeJob({ status: 'running' }), '1');
     FakeEventSource.last.send('image', makePicture(9), '2');
-    FakeEventSource.last.send('alert', { level: 'error', code: 'x', message: 'It crashed.', job: 'j-1', at_ms: 1 }, '3');
+    FakeEventSource.last.send(
+      'alert',
+      { level: 'error', code: 'x', message: 'It crashed.', job: 'j-1', at_ms: 1 },
+      '3',
+    );
     expect(useJobs().running?.id).toBe('j-1');
     expect(useUi().shown?.id).toBe(9);
     expect(useForm().lastSeed).toBe(9);

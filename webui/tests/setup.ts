@@ -30,7 +30,12 @@ export class FakeEventSource extends EventTarget {
   }
 }
 
-export interface Call { method: string; path: string; body: unknown; headers: Record<string, string> }
+export interface Call {
+  method: string;
+  path: string;
+  body: unknown;
+  headers: Record<string, string>;
+}
 type Answer = Response | Error | ((call: Call) => Response | Promise<Response>);
 export const calls: Call[] = [];
 const answers = new Map<string, Answer>();
@@ -43,10 +48,19 @@ export function answer(route: string, value: Answer | object): void {
 
 async function fakeFetch(path: string, init: RequestInit = {}): Promise<Response> {
   const method = init.method ?? 'GET';
-  const call: Call = { method, path, body: init.body ? JSON.parse(String(init.body)) : undefined, headers: init.headers as Record<string, string> };
+  const call: Call = {
+    method,
+    path,
+    body: init.body ? JSON.parse(String(init.body)) : undefined,
+    headers: init.headers as Record<string, string>,
+  };
   calls.push(call);
   const given = answers.get(`${method} ${path.split('?')[0]}`);
-  if (!given) return Response.json({ error: { message: `nobody answers ${method} ${path}`, code: 'not_found' } }, { status: 404 });
+  if (!given)
+    return Response.json(
+      { error: { message: `nobody answers ${method} ${path}`, code: 'not_found' } },
+      { status: 404 },
+    );
   if (given instanceof Error) throw given;
   return typeof given === 'function' ? given(call) : given;
 }
@@ -54,7 +68,10 @@ async function fakeFetch(path: string, init: RequestInit = {}): Promise<Response
 vi.stubGlobal('localStorage', new MemoryStorage());
 vi.stubGlobal('sessionStorage', new MemoryStorage());
 vi.stubGlobal('matchMedia', () => ({ matches: false, addEventListener: () => {} }));
-vi.stubGlobal('document', Object.assign(new EventTarget(), { documentElement: { dataset: {} }, cookie: '', visibilityState: 'visible' }));
+vi.stubGlobal(
+  'document',
+  Object.assign(new EventTarget(), { documentElement: { dataset: {} }, cookie: '', visibilityState: 'visible' }),
+);
 vi.stubGlobal('addEventListener', () => {});
 vi.stubGlobal('EventSource', FakeEventSource);
 vi.stubGlobal('fetch', fakeFetch);

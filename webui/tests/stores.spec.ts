@@ -50,7 +50,7 @@ describe('jobs', () => {
     await jobs.sync();
     expect(Object.keys(jobs.byId)).toEqual(['j-1']);
   });
-  it('a refused job is told in the server\'s words', async () => {
+  it("a refused job is told in the server's words", async () => {
     answer('POST /v1/jobs', Response.json({ error: { message: 'the queue is full', code: 'busy' } }, { status: 429 }));
     expect(await useJobs().submit('txt2img', { prompt: 'x' })).toBeNull();
     expect(useAlerts().toasts[0]).toMatchObject({ level: 'error', text: 'the queue is full' });
@@ -72,7 +72,9 @@ describe('gallery', () => {
       first: { data: [makePicture(3), makePicture(2)], next: 2, total: 3 },
       '2': { data: [makePicture(2), makePicture(1)], next: null, total: 3 },
     };
-    answer('GET /v1/history/images', (c) => Response.json(pages[new URLSearchParams(c.path.split('?')[1]).get('before') ?? 'first']));
+    answer('GET /v1/history/images', (c) =>
+      Response.json(pages[new URLSearchParams(c.path.split('?')[1]).get('before') ?? 'first']),
+    );
     await gallery.reload();
     await gallery.more();
     expect(gallery.items.map((p) => p.id)).toEqual([3, 2, 1]);
@@ -84,7 +86,9 @@ describe('gallery', () => {
     const gallery = useGallery();
     let send!: (r: Response) => void;
     const slow = new Promise<Response>((resolve) => (send = resolve));
-    answer('GET /v1/history/images', (c) => (c.path.includes('q=a') ? slow : Response.json({ data: [makePicture(2)], next: null, total: 1 })));
+    answer('GET /v1/history/images', (c) =>
+      c.path.includes('q=a') ? slow : Response.json({ data: [makePicture(2)], next: null, total: 1 }),
+    );
     const first = gallery.setSearch('a');
     await gallery.setSearch('b');
     send(Response.json({ data: [makePicture(1)], next: null, total: 1 }));
@@ -147,7 +151,10 @@ describe('models', () => {
   it('keeps the reason of a failed load beside the model', async () => {
     const models = useModels();
     const broken = makeModel('b.safetensors');
-    answer('POST /v1/models/load', Response.json({ error: { message: 'the file is cut off', code: 'broken' } }, { status: 422 }));
+    answer(
+      'POST /v1/models/load',
+      Response.json({ error: { message: 'the file is cut off', code: 'broken' } }, { status: 422 }),
+    );
     answer('GET /v1/models', { data: [broken] });
     expect(await models.load(broken)).toBe(false);
     expect(models.errors['b.safetensors']).toBe('the file is cut off');
@@ -166,14 +173,28 @@ describe('models', () => {
 
 describe('workers', () => {
   it.each([
-    ['ready', 'idle', 'ok'], ['ready', 'busy', 'busy'], ['ready', 'loading', 'busy'], ['starting', 'idle', 'warn'], ['restoring', 'loading', 'warn'],
-    ['backoff', 'idle', 'error'], ['unresponsive', 'busy', 'error'], ['safe_mode', 'idle', 'error'], ['stopped', 'idle', 'off'],
+    ['ready', 'idle', 'ok'],
+    ['ready', 'busy', 'busy'],
+    ['ready', 'loading', 'busy'],
+    ['starting', 'idle', 'warn'],
+    ['restoring', 'loading', 'warn'],
+    ['backoff', 'idle', 'error'],
+    ['unresponsive', 'busy', 'error'],
+    ['safe_mode', 'idle', 'error'],
+    ['stopped', 'idle', 'off'],
   ] as const)('%s and %s is shown as %s', (state, activity, tone) => {
     expect(describeWorker({ state, activity, pid: 1, model: null, restarts: 0 }).tone).toBe(tone);
   });
   it('changes one worker by events and leaves the other alone', () => {
     const workers = useWorkers();
-    workers.applyEvent({ worker: 'sd', state: 'safe_mode', safe_mode_reason: 'five deaths', model: null, pid: null, restarts: 5 });
+    workers.applyEvent({
+      worker: 'sd',
+      state: 'safe_mode',
+      safe_mode_reason: 'five deaths',
+      model: null,
+      pid: null,
+      restarts: 5,
+    });
     expect(workers.sd.safe_mode_reason).toBe('five deaths');
     workers.applyEvent({ worker: 'sd', state: 'ready', model: 'x', pid: 4, restarts: 5 });
     expect(workers.sd).toMatchObject({ label: 'Ready', safe_mode_reason: null });
@@ -184,7 +205,14 @@ describe('workers', () => {
 describe('alerts', () => {
   it('lists a replayed alert once and survives a reload', () => {
     const alerts = useAlerts();
-    const alert = { level: 'error', code: 'worker_crashed', worker: 'sd', message: 'It crashed.', job: 'j-1', at_ms: 5 } as const;
+    const alert = {
+      level: 'error',
+      code: 'worker_crashed',
+      worker: 'sd',
+      message: 'It crashed.',
+      job: 'j-1',
+      at_ms: 5,
+    } as const;
     alerts.add(alert);
     alerts.add(alert);
     expect(alerts.list).toHaveLength(1);

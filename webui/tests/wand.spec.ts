@@ -13,7 +13,12 @@ const settle = () => new Promise((resolve) => setTimeout(resolve, 0));
 function handFed() {
   let feed!: ReadableStreamDefaultController<Uint8Array>;
   const body = new ReadableStream<Uint8Array>({ start: (c) => void (feed = c) });
-  return { body, put: (s: string) => feed.enqueue(new TextEncoder().encode(s)), fail: (e: Error) => feed.error(e), end: () => feed.close() };
+  return {
+    body,
+    put: (s: string) => feed.enqueue(new TextEncoder().encode(s)),
+    fail: (e: Error) => feed.error(e),
+    end: () => feed.close(),
+  };
 }
 
 describe('the wand', () => {
@@ -70,7 +75,10 @@ describe('the wand', () => {
   });
   it('shows the same hint when the server says so', async () => {
     useForm().fields.prompt = 'cat';
-    answer('POST /v1/prompt/enhance', Response.json({ error: { message: 'none', code: 'model_not_loaded' } }, { status: 503 }));
+    answer(
+      'POST /v1/prompt/enhance',
+      Response.json({ error: { message: 'none', code: 'model_not_loaded' } }, { status: 503 }),
+    );
     await useWand().cast();
     expect(useWand().needsModel).toBe(true);
     expect(useAlerts().toasts).toHaveLength(0);

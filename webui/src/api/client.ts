@@ -1,7 +1,18 @@
 // The one module that talks to the server. Stores call it; components never do.
 import type {
-  Health, ImageComponents, ImageParams, Inspection, Job, JobType, LlmOptions, Model, Options, Page, Picture,
-  Settings, WorkerName,
+  Health,
+  ImageComponents,
+  ImageParams,
+  Inspection,
+  Job,
+  JobType,
+  LlmOptions,
+  Model,
+  Options,
+  Page,
+  Picture,
+  Settings,
+  WorkerName,
 } from './types';
 import { readEventStream } from './event-stream';
 
@@ -121,8 +132,7 @@ export const api = {
   deletePicture: (id: number) => call<unknown>('DELETE', `/v1/history/images/${segment(id)}`),
   inspect: (image: string) => call<Inspection>('POST', '/v1/images/inspect', { image }),
 
-  enhance: (prompt: string, signal: AbortSignal) =>
-    streamText('/v1/prompt/enhance', { prompt, stream: true }, signal),
+  enhance: (prompt: string, signal: AbortSignal) => streamText('/v1/prompt/enhance', { prompt, stream: true }, signal),
 
   settings: () => call<Settings>('GET', '/v1/settings'),
   saveSettings: (settings: Settings) => call<unknown>('PUT', '/v1/settings', settings),

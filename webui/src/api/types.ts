@@ -1,11 +1,14 @@
 // What travels between the page and the server; the words are those of docs/api.md.
 
 export type WorkerName = 'sd' | 'llm';
-export type WorkerState =
-  | 'stopped' | 'starting' | 'restoring' | 'ready' | 'unresponsive' | 'backoff' | 'safe_mode';
+export type WorkerState = 'stopped' | 'starting' | 'restoring' | 'ready' | 'unresponsive' | 'backoff' | 'safe_mode';
 export type Activity = 'idle' | 'loading' | 'busy';
 
-export interface DeviceMemory { device: string; total: number; free: number }
+export interface DeviceMemory {
+  device: string;
+  total: number;
+  free: number;
+}
 
 export interface WorkerHealth {
   state: WorkerState;
@@ -24,12 +27,27 @@ export interface Health {
   uptime_ms: number;
   workers: Record<WorkerName, WorkerHealth>;
 }
-export interface WorkerEvent extends WorkerHealth { worker: WorkerName }
-export interface MemoryEvent { devices: DeviceMemory[]; server_rss: number; sd_rss: number; llm_rss: number }
+export interface WorkerEvent extends WorkerHealth {
+  worker: WorkerName;
+}
+export interface MemoryEvent {
+  devices: DeviceMemory[];
+  server_rss: number;
+  sd_rss: number;
+  llm_rss: number;
+}
 
 export type ModelType =
-  | 'image' | 'llm' | 'vae' | 'lora' | 'text_encoder' | 'controlnet' | 'upscaler' | 'embedding'
-  | 'diffusion_model' | 'unknown';
+  | 'image'
+  | 'llm'
+  | 'vae'
+  | 'lora'
+  | 'text_encoder'
+  | 'controlnet'
+  | 'upscaler'
+  | 'embedding'
+  | 'diffusion_model'
+  | 'unknown';
 export interface Model {
   id: string;
   type: ModelType;
@@ -43,9 +61,17 @@ export interface Model {
   loaded: boolean;
 }
 export interface ImageComponents {
-  vae?: string; clip_l?: string; clip_g?: string; t5xxl?: string; llm?: string;
+  vae?: string;
+  clip_l?: string;
+  clip_g?: string;
+  t5xxl?: string;
+  llm?: string;
 }
-export interface LlmOptions { n_ctx?: number; n_gpu_layers?: number; slots?: number }
+export interface LlmOptions {
+  n_ctx?: number;
+  n_gpu_layers?: number;
+  slots?: number;
+}
 
 export type JobType = 'txt2img' | 'img2img';
 export type JobStatus = 'queued' | 'running' | 'done' | 'failed' | 'cancelled' | 'interrupted';
@@ -69,7 +95,12 @@ export interface ImageParams {
   strength?: number;
   model?: string;
 }
-export interface ErrorBody { message: string; type?: string; code?: string; param?: string | null }
+export interface ErrorBody {
+  message: string;
+  type?: string;
+  code?: string;
+  param?: string | null;
+}
 
 export interface Picture {
   id: number;
@@ -108,7 +139,13 @@ export interface Job {
   results: Picture[];
   error: ErrorBody | string | null;
 }
-export interface Preview { job: string; step: number; width: number; height: number; jpeg: string }
+export interface Preview {
+  job: string;
+  step: number;
+  width: number;
+  height: number;
+  jpeg: string;
+}
 export interface Alert {
   level: 'info' | 'warning' | 'error';
   code: string;
@@ -123,8 +160,18 @@ export interface Options {
   rngs: string[];
   formats: string[];
 }
-export interface Page<T, Id> { data: T[]; next: Id | null; total?: number }
-export interface Inspection {
-  width: number; height: number; parameters: string | null; params: Partial<ImageParams> | null;
+export interface Page<T, Id> {
+  data: T[];
+  next: Id | null;
+  total?: number;
 }
-export interface Settings { theme?: string; form?: Record<string, unknown> }
+export interface Inspection {
+  width: number;
+  height: number;
+  parameters: string | null;
+  params: Partial<ImageParams> | null;
+}
+export interface Settings {
+  theme?: string;
+  form?: Record<string, unknown>;
+}

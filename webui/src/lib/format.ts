@@ -29,23 +29,58 @@ export function dateTime(ms: number): string {
 }
 
 const NAMES: Record<string, string> = {
-  euler: 'Euler', euler_a: 'Euler a', heun: 'Heun', dpm2: 'DPM2', lms: 'LMS', lcm: 'LCM', ddim: 'DDIM', tcd: 'TCD',
-  ipndm: 'iPNDM', uni_pc: 'UniPC', 'dpm++2m': 'DPM++ 2M', 'dpm++2mv2': 'DPM++ 2M v2', 'dpm++2s_a': 'DPM++ 2S a',
-  'dpm++2m_sde': 'DPM++ 2M SDE', res_multistep: 'RES multistep', er_sde: 'ER SDE',
-  discrete: 'Discrete', karras: 'Karras', exponential: 'Exponential', ays: 'AYS', gits: 'GITS',
-  sgm_uniform: 'SGM uniform', simple: 'Simple', kl_optimal: 'KL optimal', beta: 'Beta', smoothstep: 'Smoothstep',
-  png: 'PNG', jpeg: 'JPEG', webp: 'WebP', cuda: 'GPU (Philox)', cpu: 'CPU (MT19937)',
+  euler: 'Euler',
+  euler_a: 'Euler a',
+  heun: 'Heun',
+  dpm2: 'DPM2',
+  lms: 'LMS',
+  lcm: 'LCM',
+  ddim: 'DDIM',
+  tcd: 'TCD',
+  ipndm: 'iPNDM',
+  uni_pc: 'UniPC',
+  'dpm++2m': 'DPM++ 2M',
+  'dpm++2mv2': 'DPM++ 2M v2',
+  'dpm++2s_a': 'DPM++ 2S a',
+  'dpm++2m_sde': 'DPM++ 2M SDE',
+  res_multistep: 'RES multistep',
+  er_sde: 'ER SDE',
+  discrete: 'Discrete',
+  karras: 'Karras',
+  exponential: 'Exponential',
+  ays: 'AYS',
+  gits: 'GITS',
+  sgm_uniform: 'SGM uniform',
+  simple: 'Simple',
+  kl_optimal: 'KL optimal',
+  beta: 'Beta',
+  smoothstep: 'Smoothstep',
+  png: 'PNG',
+  jpeg: 'JPEG',
+  webp: 'WebP',
+  cuda: 'GPU (Philox)',
+  cpu: 'CPU (MT19937)',
 };
 export const termName = (id: string): string => NAMES[id] ?? id;
 
 const FAMILIES: Record<string, string> = {
-  sd1: 'SD 1.x', sd2: 'SD 2.x', sdxl: 'SDXL', sd3: 'SD 3', flux: 'FLUX', flux2: 'FLUX.2', qwen_image: 'Qwen-Image',
-  wan: 'Wan', chroma: 'Chroma',
+  sd1: 'SD 1.x',
+  sd2: 'SD 2.x',
+  sdxl: 'SDXL',
+  sd3: 'SD 3',
+  flux: 'FLUX',
+  flux2: 'FLUX.2',
+  qwen_image: 'Qwen-Image',
+  wan: 'Wan',
+  chroma: 'Chroma',
 };
 export const familyName = (id: string): string => FAMILIES[id] ?? id;
 
 const PHASES: Record<string, string> = {
-  loading: 'Loading the model', encoding: 'Reading the prompt', sampling: 'Painting', decoding: 'Developing',
+  loading: 'Loading the model',
+  encoding: 'Reading the prompt',
+  sampling: 'Painting',
+  decoding: 'Developing',
   saving: 'Saving',
 };
 export const phaseName = (phase: string | null): string => (phase ? (PHASES[phase] ?? phase) : 'Starting');

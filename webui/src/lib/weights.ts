@@ -1,6 +1,10 @@
 // A1111's Ctrl+Up / Ctrl+Down: the attention weight of the selected words, `(words:1.1)`.
 
-export interface Edit { text: string; start: number; end: number }
+export interface Edit {
+  text: string;
+  start: number;
+  end: number;
+}
 
 const WEIGHTED = /^\((.*):([0-9]*\.?[0-9]+)\)$/s;
 
@@ -17,7 +21,12 @@ function wordAround(text: string, at: number): [number, number] {
 function target(text: string, start: number, end: number): [number, number] {
   const open = text.lastIndexOf('(', start);
   const close = text.indexOf(')', Math.max(end - 1, start));
-  if (open >= 0 && close >= 0 && WEIGHTED.test(text.slice(open, close + 1)) && !text.slice(open + 1, close).includes('('))
+  if (
+    open >= 0 &&
+    close >= 0 &&
+    WEIGHTED.test(text.slice(open, close + 1)) &&
+    !text.slice(open + 1, close).includes('(')
+  )
     return [open, close + 1];
   return start === end ? wordAround(text, start) : [start, end];
 }
@@ -32,9 +41,5 @@ export function adjustWeight(text: string, start: number, end: number, delta: nu
   const rounded = Math.round(weight * 100) / 100;
   const out = rounded === 1 ? words : `(${words}:${rounded})`;
   const offset = rounded === 1 ? 0 : 1;
-  return {
-    text: text.slice(0, from) + out + text.slice(to),
-    start: from + offset,
-    end: from + offset + words.length,
-  };
+  return { text: text.slice(0, from) + out + text.slice(to), start: from + offset, end: from + offset + words.length };
 }

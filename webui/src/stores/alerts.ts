@@ -5,8 +5,15 @@ import type { Alert } from '@/api/types';
 import { ApiError } from '@/api/client';
 import { load, save } from '@/lib/storage';
 
-export interface AlertEntry extends Alert { seen: boolean }
-export interface Toast { id: number; level: Alert['level'] | 'success'; title: string; text?: string }
+export interface AlertEntry extends Alert {
+  seen: boolean;
+}
+export interface Toast {
+  id: number;
+  level: Alert['level'] | 'success';
+  title: string;
+  text?: string;
+}
 
 const MAX_LIST = 50;
 const MAX_TOASTS = 4;

@@ -6,7 +6,14 @@ import type { ImageParams, JobType, Options, OutputFormat, Picture } from '@/api
 import { debounce, dropLarge, load, loadLarge, save, saveLarge } from '@/lib/storage';
 
 /** Where image to image starts: a picture of the gallery by its file name, or a picture from outside as a data URL. */
-export interface InitImage { kind: 'file' | 'data'; value: string; src: string; name: string; width: number; height: number }
+export interface InitImage {
+  kind: 'file' | 'data';
+  value: string;
+  src: string;
+  name: string;
+  width: number;
+  height: number;
+}
 
 export interface FormFields {
   mode: JobType;
@@ -27,13 +34,27 @@ export interface FormFields {
 }
 
 export const defaults: FormFields = {
-  mode: 'txt2img', prompt: '', negative_prompt: '', width: 512, height: 512, steps: 20, cfg_scale: 7,
-  sampler: 'euler_a', scheduler: 'discrete', seed: -1, n: 1, clip_skip: 1, rng: 'cuda', output_format: 'png',
+  mode: 'txt2img',
+  prompt: '',
+  negative_prompt: '',
+  width: 512,
+  height: 512,
+  steps: 20,
+  cfg_scale: 7,
+  sampler: 'euler_a',
+  scheduler: 'discrete',
+  seed: -1,
+  n: 1,
+  clip_skip: 1,
+  rng: 'cuda',
+  output_format: 'png',
   strength: 0.75,
 };
 
 const fallbackOptions: Options = {
-  samplers: ['euler', 'euler_a', 'heun', 'dpm++2m'], schedulers: ['discrete', 'karras'], rngs: ['cuda', 'cpu'],
+  samplers: ['euler', 'euler_a', 'heun', 'dpm++2m'],
+  schedulers: ['discrete', 'karras'],
+  rngs: ['cuda', 'cpu'],
   formats: ['png', 'jpeg', 'webp'],
 };
 
@@ -56,10 +77,14 @@ export const useForm = defineStore('form', () => {
   const aspect = computed(() => fields.value.width / fields.value.height);
 
   const toServer = debounce(() => api.saveSettings({ form: { ...fields.value } }).catch(() => {}), 3000);
-  watch(fields, (f) => {
-    save('form', f);
-    toServer();
-  }, { deep: true });
+  watch(
+    fields,
+    (f) => {
+      save('form', f);
+      toServer();
+    },
+    { deep: true },
+  );
   watch(lastSeed, (s) => save('lastSeed', s));
 
   watch(init, (picture) => {
@@ -102,7 +127,12 @@ export const useForm = defineStore('form', () => {
     fields.value = { ...next, mode: fields.value.mode, n: fields.value.n, output_format: fields.value.output_format };
   }
   const paramsOf = (p: Picture): Partial<ImageParams> => ({
-    ...p.params, prompt: p.prompt, negative_prompt: p.negative_prompt, width: p.width, height: p.height, seed: p.seed,
+    ...p.params,
+    prompt: p.prompt,
+    negative_prompt: p.negative_prompt,
+    width: p.width,
+    height: p.height,
+    seed: p.seed,
   });
   function startFrom(picture: InitImage): void {
     init.value = picture;
@@ -116,7 +146,19 @@ export const useForm = defineStore('form', () => {
   }
 
   return {
-    fields, init, lastSeed, options, aspect, restoreInit, sync, restoreFromServer, params, use, paramsOf, startFrom,
-    startFromPicture, swap,
+    fields,
+    init,
+    lastSeed,
+    options,
+    aspect,
+    restoreInit,
+    sync,
+    restoreFromServer,
+    params,
+    use,
+    paramsOf,
+    startFrom,
+    startFromPicture,
+    swap,
   };
 });

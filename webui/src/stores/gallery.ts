@@ -9,7 +9,10 @@ const PAGE = 48;
 const RECENT = 30;
 
 const matches = (p: Picture, q: string) =>
-  q.toLowerCase().split(/\s+/).every((word) => p.prompt.toLowerCase().includes(word));
+  q
+    .toLowerCase()
+    .split(/\s+/)
+    .every((word) => p.prompt.toLowerCase().includes(word));
 
 export const useGallery = defineStore('gallery', () => {
   const recent = ref<Picture[]>([]);
@@ -96,7 +99,24 @@ export const useGallery = defineStore('gallery', () => {
   }
 
   return {
-    recent, items, next, total, search, loading, fetched, error, openId, open,
-    find, reload, more, setSearch, sync, added, removed, remove, neighbour,
+    recent,
+    items,
+    next,
+    total,
+    search,
+    loading,
+    fetched,
+    error,
+    openId,
+    open,
+    find,
+    reload,
+    more,
+    setSearch,
+    sync,
+    added,
+    removed,
+    remove,
+    neighbour,
   };
 });

@@ -32,7 +32,10 @@ export const useJobs = defineStore('jobs', () => {
   );
 
   function forgetOld(): void {
-    const old = all.value.filter(isOver).sort((a, b) => b.created_ms - a.created_ms).slice(KEEP);
+    const old = all.value
+      .filter(isOver)
+      .sort((a, b) => b.created_ms - a.created_ms)
+      .slice(KEEP);
     for (const job of old) delete byId.value[job.id];
   }
 
@@ -94,7 +97,22 @@ export const useJobs = defineStore('jobs', () => {
   const problem = (job: Job | null) => (job?.status === 'failed' ? errorText(job.error) : '');
 
   return {
-    byId, preview, submitting, cancelling, running, waiting, current, lastOver,
-    apply, applyPreview, fraction, timeLeft, sync, submit, cancel, stop, problem,
+    byId,
+    preview,
+    submitting,
+    cancelling,
+    running,
+    waiting,
+    current,
+    lastOver,
+    apply,
+    applyPreview,
+    fraction,
+    timeLeft,
+    sync,
+    submit,
+    cancel,
+    stop,
+    problem,
   };
 });

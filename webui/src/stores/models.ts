@@ -68,6 +68,19 @@ export const useModels = defineStore('models', () => {
       : run('image', model.id, api.unloadModel, 'Image model unloaded');
 
   return {
-    list, known, refreshing, loading, errors, images, llms, activeImage, activeLlm, ofType, sync, refresh, load, unload,
+    list,
+    known,
+    refreshing,
+    loading,
+    errors,
+    images,
+    llms,
+    activeImage,
+    activeLlm,
+    ofType,
+    sync,
+    refresh,
+    load,
+    unload,
   };
 });

@@ -12,7 +12,10 @@ import { useModels } from './models';
 import { useUi } from './ui';
 import { useWand } from './wand';
 
-export interface Dropped { picture: InitImage; inspection: Inspection }
+export interface Dropped {
+  picture: InitImage;
+  inspection: Inspection;
+}
 
 export const useStudio = defineStore('studio', () => {
   const alerts = useAlerts();
@@ -33,7 +36,11 @@ export const useStudio = defineStore('studio', () => {
     }
     needsModel.value = false;
     if (form.fields.mode === 'img2img' && !form.init) {
-      alerts.toast('warning', 'Image to image needs a picture', 'Drop, paste or choose one, or switch to text to image.');
+      alerts.toast(
+        'warning',
+        'Image to image needs a picture',
+        'Drop, paste or choose one, or switch to text to image.',
+      );
       return;
     }
     const job = await jobs.submit(form.fields.mode, form.params());
@@ -63,7 +70,11 @@ export const useStudio = defineStore('studio', () => {
     ui.pane = 'create';
   }
   async function remove(p: Picture): Promise<void> {
-    const sure = await ui.confirm('Delete this picture?', 'The file is removed from the disk. This cannot be undone.', 'Delete');
+    const sure = await ui.confirm(
+      'Delete this picture?',
+      'The file is removed from the disk. This cannot be undone.',
+      'Delete',
+    );
     if (!sure) return;
     await useGallery().remove(p);
     if (ui.shown?.id === p.id) ui.shown = useGallery().recent[0] ?? null;
@@ -92,6 +103,16 @@ export const useStudio = defineStore('studio', () => {
   }
 
   return {
-    needsModel, dropped, canGenerate, generate, interrupt, useParameters, useSeed, toImageToImage, remove, takeFile, decide,
+    needsModel,
+    dropped,
+    canGenerate,
+    generate,
+    interrupt,
+    useParameters,
+    useSeed,
+    toImageToImage,
+    remove,
+    takeFile,
+    decide,
   };
 });

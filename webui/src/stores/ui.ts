@@ -5,7 +5,12 @@ import type { Picture } from '@/api/types';
 
 export type Theme = 'system' | 'light' | 'dark';
 export type Pane = 'create' | 'canvas' | 'queue';
-export interface Question { title: string; text: string; yes: string; answer: (ok: boolean) => void }
+export interface Question {
+  title: string;
+  text: string;
+  yes: string;
+  answer: (ok: boolean) => void;
+}
 
 const darkSystem = matchMedia('(prefers-color-scheme: dark)');
 
@@ -42,7 +47,9 @@ export const useUi = defineStore('ui', () => {
   function confirm(title: string, text: string, yes: string): Promise<boolean> {
     return new Promise((resolve) => {
       question.value = {
-        title, text, yes,
+        title,
+        text,
+        yes,
         answer: (ok) => {
           question.value = null;
           resolve(ok);

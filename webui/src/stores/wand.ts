@@ -20,7 +20,12 @@ export const useWand = defineStore('wand', () => {
   let abort: AbortController | null = null;
 
   watch(past, (p) => save('undo', p));
-  watch(() => models.activeLlm, (m) => { if (m) needsModel.value = false; });
+  watch(
+    () => models.activeLlm,
+    (m) => {
+      if (m) needsModel.value = false;
+    },
+  );
 
   async function stream(original: string, signal: AbortSignal): Promise<void> {
     let text = '';

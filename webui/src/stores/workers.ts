@@ -6,7 +6,10 @@ import type { DeviceMemory, Health, MemoryEvent, WorkerEvent, WorkerHealth, Work
 import { useAlerts } from './alerts';
 
 export type Tone = 'ok' | 'busy' | 'warn' | 'error' | 'off';
-export interface WorkerView extends WorkerHealth { tone: Tone; label: string }
+export interface WorkerView extends WorkerHealth {
+  tone: Tone;
+  label: string;
+}
 
 const unknown: WorkerHealth = { state: 'stopped', activity: 'idle', pid: null, model: null, restarts: 0 };
 
@@ -16,12 +19,18 @@ export function describe(w: WorkerHealth): { tone: Tone; label: string } {
       if (w.activity === 'busy') return { tone: 'busy', label: 'Working' };
       if (w.activity === 'loading') return { tone: 'busy', label: 'Loading model' };
       return { tone: 'ok', label: 'Ready' };
-    case 'starting': return { tone: 'warn', label: 'Starting' };
-    case 'restoring': return { tone: 'warn', label: 'Restoring model' };
-    case 'backoff': return { tone: 'error', label: 'Restarting' };
-    case 'unresponsive': return { tone: 'error', label: 'Not responding' };
-    case 'safe_mode': return { tone: 'error', label: 'Safe mode' };
-    default: return { tone: 'off', label: 'Stopped' };
+    case 'starting':
+      return { tone: 'warn', label: 'Starting' };
+    case 'restoring':
+      return { tone: 'warn', label: 'Restoring model' };
+    case 'backoff':
+      return { tone: 'error', label: 'Restarting' };
+    case 'unresponsive':
+      return { tone: 'error', label: 'Not responding' };
+    case 'safe_mode':
+      return { tone: 'error', label: 'Safe mode' };
+    default:
+      return { tone: 'off', label: 'Stopped' };
   }
 }
 
