@@ -47,7 +47,8 @@ static void cut_cache(slot *s, const llm_model *m, size_t keep) {
         forget_cache(s, m);
         return;
     }
-    s->used = s->exact = keep;
+    s->used = keep;
+    if (s->exact > keep) s->exact = keep;
 }
 
 void slot_begin(slot *s, const llm_model *m, llm_task *t) {
@@ -93,7 +94,10 @@ void slot_finish(slot *s, llm_finish why) {
 }
 
 void slot_fail(slot *s, const llm_model *m, const err *e) {
-    forget_cache(s, m);
+    if (e->code == ERR_CANCELLED)
+        cut_cache(s, m, s->used); /* of an interrupted step a part may be there */
+    else
+        forget_cache(s, m);
     if (s->task->sink.failed) s->task->sink.failed(s->task->sink.ctx, e);
     release(s);
 }

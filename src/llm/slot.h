@@ -46,6 +46,6 @@ bool slot_generates(const slot *s);
 void slot_advance(slot *s, const llm_model *m, const float *logits);
 
 void slot_finish(slot *s, llm_finish why);
-void slot_fail(slot *s, const llm_model *m, const err *e); /* forgets the cache too */
+void slot_fail(slot *s, const llm_model *m, const err *e); /* forgets the cache too, unless it was only cancelled */
 
 #endif

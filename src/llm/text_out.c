@@ -53,7 +53,7 @@ static void show(text_out *t, size_t len, buf *shown) {
         size_t n = 1;
         while (n < 4 && i + n < len && ((unsigned char)s[i + n] & 0xC0) == 0x80) n++;
         while (n > 1 && !str_is_utf8(s + i, n)) n--;
-        if (str_is_utf8(s + i, n))
+        if (s[i] && str_is_utf8(s + i, n)) /* a NUL would end the text for many a reader */
             buf_append(shown, s + i, n);
         else
             buf_puts(shown, "\xEF\xBF\xBD");
