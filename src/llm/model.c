@@ -14,17 +14,26 @@
 enum { TEXT_MAX = 64 << 20, SPLITS_MAX = 999 };
 static const double GB = 1e9;
 
-/* libllama says why something failed only in its log: the last complaint is kept while a model is opened. */
+/* libllama says why something failed only in its log: the first complaint is kept while a model is opened (the later
+ * ones only say that this made something else fail). */
 typedef struct complaint {
     char text[200];
 } complaint;
+
+/* The text behind "function_name: ". */
+static const char *without_function(const char *text) {
+    const char *colon = strstr(text, ": ");
+    return colon && strcspn(text, " ") == (size_t)(colon - text) + 1 ? colon + 2 : text;
+}
 
 static void take_log(enum ggml_log_level level, const char *text, void *ctx) {
     complaint *c = ctx;
     size_t n = strcspn(text, "\r\n");
     if (!n) return;
-    if (level == GGML_LOG_LEVEL_ERROR && c) str_copy(c->text, n < sizeof c->text ? n + 1 : sizeof c->text, text);
     log_write(LOG_DEBUG, "llama", "%.*s", (int)n, text);
+    if (level != GGML_LOG_LEVEL_ERROR || !c || c->text[0]) return;
+    snprintf(c->text, sizeof c->text, "%.*s", (int)(n - (size_t)(without_function(text) - text)),
+             without_function(text));
 }
 
 /* ---- memory: asked for before it is taken, so that the answer has figures ---- */
