@@ -2,77 +2,57 @@
 #include "server/image_params.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "diffusion/sample/rng.h"
+#include "diffusion/sample/sampler.h"
+#include "diffusion/sample/schedule.h"
 
-#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-/* The names that the image engine knows; it cannot be asked from here, because the server links no tensor library. */
-static const char *const samplers[] = {"euler", "euler_a", "heun", "dpm++2m", NULL};
-static const char *const schedulers[] = {"discrete", "karras", "exponential", "sgm_uniform", "simple", NULL};
-static const char *const rngs[] = {"cuda", "cpu", NULL};
 static const char *const formats[] = {"png", "jpeg", "webp", NULL};
 
 const char *const *image_params_samplers(void) {
-    return samplers;
+    return sampler_names;
 }
 
 const char *const *image_params_schedulers(void) {
-    return schedulers;
+    return schedule_names;
 }
 
 const char *const *image_params_rngs(void) {
-    return rngs;
+    return rng_names;
 }
 
 const char *const *image_params_formats(void) {
     return formats;
 }
 
-/* What other programs call them, after fold(). */
-typedef struct alias {
-    const char *folded, *name;
-} alias;
-
-static const alias sampler_aliases[] = {
-    {"euler", "euler"},
-    {"keuler", "euler"},
-    {"eulera", "euler_a"},
-    {"keulera", "euler_a"},
-    {"eulerancestral", "euler_a"},
-    {"keulerancestral", "euler_a"},
-    {"heun", "heun"},
-    {"kheun", "heun"},
-    {"dpm++2m", "dpm++2m"},
-    {"dpmpp2m", "dpm++2m"},
-    {"kdpmpp2m", "dpm++2m"},
-    {NULL, NULL},
-};
-static const alias scheduler_aliases[] = {
-    {"discrete", "discrete"},      {"normal", "discrete"}, {"automatic", "discrete"},
-    {"default", "discrete"},       {"karras", "karras"},   {"exponential", "exponential"},
-    {"sgmuniform", "sgm_uniform"}, {"simple", "simple"},   {NULL, NULL},
-};
-static const alias rng_aliases[] = {
-    {"cuda", "cuda"}, {"gpu", "cuda"}, {"nv", "cuda"}, {"cpu", "cpu"}, {NULL, NULL},
-};
-static const alias format_aliases[] = {
-    {"png", "png"}, {"jpeg", "jpeg"}, {"jpg", "jpeg"}, {"webp", "webp"}, {NULL, NULL},
-};
-
-/* Lower case without spaces, '_' and '-': "DPM++ 2M" -> "dpm++2m". */
-static void fold(const char *s, char *out, size_t cap) {
-    size_t n = 0;
-    for (; *s && n + 1 < cap; s++)
-        if (*s != ' ' && *s != '_' && *s != '-') out[n++] = (char)tolower((unsigned char)*s);
-    out[n] = 0;
+/* NULL when unknown; *implied: the scheduler that the name says, else the sampler's own. */
+static const char *find_sampler(const char *name, const char **implied) {
+    const schedule *own = NULL;
+    const sampler *found = sampler_find(name, &own);
+    *implied = own ? own->name : NULL;
+    return found ? found->name : NULL;
 }
 
-static const char *find_alias(const alias *list, const char *folded) {
-    for (; list->folded; list++)
-        if (str_eq(list->folded, folded)) return list->name;
+static const char *find_scheduler(const char *name) {
+    const schedule *found = schedule_find(name);
+    return found ? found->name : NULL;
+}
+
+/* A1111 calls its GPU's noise "GPU", and the same made elsewhere "NV". */
+static const char *find_rng(const char *name) {
+    rng_kind kind;
+    if (str_ieq(name, "GPU") || str_ieq(name, "NV")) name = "cuda";
+    return rng_kind_from_name(name, &kind) ? rng_names[kind] : NULL;
+}
+
+static const char *find_format(const char *name) {
+    if (str_ieq(name, "jpg")) name = "jpeg";
+    for (size_t i = 0; formats[i]; i++)
+        if (str_ieq(name, formats[i])) return formats[i];
     return NULL;
 }
 
@@ -86,39 +66,15 @@ static bool not_one_of(const char *field, const char *value, const char *const *
     return err_set(e, ERR_INVALID, "%s: '%.40s' is none of %s", field, value, all);
 }
 
-static bool read_name(const json_in *body, const char *key, const alias *list, const char *const *names,
+static bool read_name(const json_in *body, const char *key, const char *(*find)(const char *), const char *const *names,
                       const char **out, err *e) {
     const char *text = NULL;
-    char folded[48];
     if (!json_get_str(body, key, &text, e)) return false;
     if (str_empty(text)) return true;
-    fold(text, folded, sizeof folded);
-    const char *name = find_alias(list, folded);
+    const char *name = find(text);
     if (!name) return not_one_of(key, text, names, e);
     *out = name;
     return true;
-}
-
-/* "Euler a Karras" is a sampler with a scheduler behind it: the longest scheduler's name that fits is cut off. */
-static const char *cut_scheduler(char *folded) {
-    for (const alias *a = scheduler_aliases; a->folded; a++) {
-        size_t n = strlen(folded), tail = strlen(a->folded);
-        if (n <= tail || !str_ends(folded, a->folded)) continue;
-        folded[n - tail] = 0;
-        return a->name;
-    }
-    return NULL;
-}
-
-/* NULL when unknown; *implied: the scheduler that the name says, or NULL. */
-static const char *find_sampler(const char *text, const char **implied) {
-    char folded[48];
-    fold(text, folded, sizeof folded);
-    *implied = NULL;
-    const char *name = find_alias(sampler_aliases, folded);
-    if (name) return name;
-    *implied = cut_scheduler(folded);
-    return find_alias(sampler_aliases, folded);
 }
 
 static bool read_sampler(image_params *p, const json_in *body, const char *key, err *e) {
@@ -126,10 +82,18 @@ static bool read_sampler(image_params *p, const json_in *body, const char *key, 
     if (!json_get_str(body, key, &text, e)) return false;
     if (str_empty(text)) return true;
     const char *name = find_sampler(text, &implied);
-    if (!name) return not_one_of(key, text, samplers, e);
+    if (!name) return not_one_of(key, text, sampler_names, e);
     p->sampler = name;
     if (implied) p->scheduler = implied;
     return true;
+}
+
+/* After the sampler: asked for by itself it wins. "Automatic" is A1111's word for the sampler's own. */
+static bool read_scheduler(image_params *p, const json_in *body, err *e) {
+    const char *text = NULL;
+    if (!json_get_str(body, "scheduler", &text, e)) return false;
+    if (text && (str_ieq(text, "automatic") || str_ieq(text, "default"))) return true;
+    return read_name(body, "scheduler", find_scheduler, schedule_names, &p->scheduler, e);
 }
 
 /* ---- numbers ---------------------------------------------------------------------------------------------------- */
@@ -245,16 +209,15 @@ static bool read_fields(image_params *p, const json_in *body, err *e) {
     return read_texts(p, body, e) && read_size(p, body, e) && read_side(body, "width", &p->width, e) &&
            read_side(body, "height", &p->height, e) && read_int(body, "steps", &p->steps, 1, PARAMS_STEPS_MAX, e) &&
            read_real(body, "cfg_scale", &p->cfg_scale, 0, 50, e) && read_sampler(p, body, "sampler", e) &&
-           read_sampler(p, body, "sampler_name", e) &&
-           read_name(body, "scheduler", scheduler_aliases, schedulers, &p->scheduler, e) &&
-           read_name(body, "rng", rng_aliases, rngs, &p->rng, e) &&
+           read_sampler(p, body, "sampler_name", e) && read_scheduler(p, body, e) &&
+           read_name(body, "rng", find_rng, rng_names, &p->rng, e) &&
            read_whole(body, "seed", &p->seed, -1, PARAMS_SEED_MAX, e) &&
            read_int(body, "batch_size", &p->n, 1, PARAMS_BATCH_MAX, e) &&
            read_int(body, "n", &p->n, 1, PARAMS_BATCH_MAX, e) &&
            read_int(body, "clip_skip", &p->clip_skip, 1, PARAMS_CLIP_SKIP_MAX, e) &&
            read_real(body, "denoising_strength", &p->strength, 0, 1, e) &&
            read_real(body, "strength", &p->strength, 0, 1, e) &&
-           read_name(body, "output_format", format_aliases, formats, &p->output_format, e) &&
+           read_name(body, "output_format", find_format, formats, &p->output_format, e) &&
            read_int(body, "output_compression", &p->output_compression, 0, 100, e);
 }
 
@@ -371,16 +334,13 @@ void image_params_write(const image_params *p, buf *out) {
     buf_printf(out, "\"output_compression\":%d}", p->output_compression);
 }
 
-void image_params_write_names(const char *sampler, const char *scheduler, const char *rng, buf *out) {
-    char folded[48];
-    const char *implied = NULL, *name = sampler ? find_sampler(sampler, &implied) : NULL;
+void image_params_write_names(const char *sampler_name, const char *scheduler_name, const char *rng_name, buf *out) {
+    const char *implied = NULL, *name = sampler_name ? find_sampler(sampler_name, &implied) : NULL;
     if (name) buf_printf(out, ",\"sampler\":\"%s\"", name);
-    fold(scheduler ? scheduler : "", folded, sizeof folded);
-    name = find_alias(scheduler_aliases, folded);
+    name = scheduler_name ? find_scheduler(scheduler_name) : NULL;
     if (!name) name = implied;
     if (name) buf_printf(out, ",\"scheduler\":\"%s\"", name);
-    fold(rng ? rng : "", folded, sizeof folded);
-    name = find_alias(rng_aliases, folded);
+    name = rng_name ? find_rng(rng_name) : NULL;
     if (name) buf_printf(out, ",\"rng\":\"%s\"", name);
 }
 
@@ -392,9 +352,9 @@ static void write_names(buf *out, const char *key, const char *const *names) {
 
 void image_params_write_options(buf *out) {
     buf_putc(out, '{');
-    write_names(out, "samplers", samplers);
-    write_names(out, "schedulers", schedulers);
-    write_names(out, "rngs", rngs);
+    write_names(out, "samplers", sampler_names);
+    write_names(out, "schedulers", schedule_names);
+    write_names(out, "rngs", rng_names);
     write_names(out, "formats", formats);
     buf_printf(out,
                "\"limits\":{\"prompt\":%d,\"width\":[%d,%d],\"height\":[%d,%d],\"size_multiple\":8,\"steps\":[1,%d],"

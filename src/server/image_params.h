@@ -56,7 +56,7 @@ void image_params_write(const image_params *p, buf *out);
 
 /* Appends ,"sampler":..,"scheduler":..,"rng":.. for those of these foreign names (A1111's; NULL: none) that are known.
  */
-void image_params_write_names(const char *sampler, const char *scheduler, const char *rng, buf *out);
+void image_params_write_names(const char *sampler_name, const char *scheduler_name, const char *rng_name, buf *out);
 
 /* NULL-terminated lists of the canonical names. */
 const char *const *image_params_samplers(void);

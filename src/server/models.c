@@ -383,7 +383,9 @@ static void sliced(void *arg) {
         return;
     }
     end_scan(m, s);
-    if (m->closing) models_free(m);
+    if (!m->closing) return;
+    run_listeners(m->current); /* those whose scan will not come */
+    models_free(m);
 }
 
 static void begin_scan(models *m) {

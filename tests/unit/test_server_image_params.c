@@ -119,10 +119,10 @@ static void test_names_of_other_programs(void **state) {
     } cases[] = {
         {"Euler a", "euler_a", "discrete"},       {"Euler", "euler", "discrete"},
         {"k_euler_a", "euler_a", "discrete"},     {"euler_ancestral", "euler_a", "discrete"},
-        {"Euler a Karras", "euler_a", "karras"},  {"DPM++ 2M", "dpm++2m", "discrete"},
-        {"DPM++ 2M Karras", "dpm++2m", "karras"}, {"dpmpp_2m", "dpm++2m", "discrete"},
+        {"Euler a Karras", "euler_a", "karras"},  {"DPM++ 2M", "dpm++2m", "karras"},
+        {"DPM++ 2M Karras", "dpm++2m", "karras"}, {"dpmpp_2m", "dpm++2m", "karras"},
         {"dpmpp_2m_karras", "dpm++2m", "karras"}, {"Heun Exponential", "heun", "exponential"},
-        {"dpm++2m", "dpm++2m", "discrete"},       {"EULER SGM Uniform", "euler", "sgm_uniform"},
+        {"dpm++2m", "dpm++2m", "karras"},         {"EULER SGM Uniform", "euler", "sgm_uniform"},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char json[128];
