@@ -138,8 +138,8 @@ def layers(m):
     m.save("timestep", "timestep", {"t": t}, {"y": networks.timestep_embedding(tt(t), 64)}, dim=64)
     # heads, channels, queries, keys, batch, causal: heads of 4, 12, 40 and 160 channels, one wide head, text, causal
     for i, (heads, c, tq, tk, n, causal) in enumerate([(8, 32, 70, 70, 2, 0), (8, 96, 33, 77, 1, 0),
-                                                       (8, 320, 66, 9, 1, 0), (8, 1280, 5, 9, 1, 0),
-                                                       (1, 64, 90, 90, 1, 0), (3, 48, 77, 77, 1, 1), (1, 24, 77, 77, 2, 1)]):
+                                                       (8, 320, 66, 9, 1, 0), (8, 1280, 3, 5, 1, 0),
+                                                       (1, 64, 70, 66, 1, 0), (3, 48, 77, 77, 1, 1), (1, 24, 77, 77, 2, 1)]):
         q, k, v = m.randn(n, tq, c) * 2, m.randn(n, tk, c), m.randn(n, tk, c)
         m.save(f"attention{i}", "attention", {"q": q, "k": k, "v": v},
                {"y": networks.attention(tt(q), tt(k), tt(v), heads, bool(causal))}, heads=heads, causal=causal)
@@ -148,23 +148,27 @@ def layers(m):
 # --- cases: blocks and networks ---------------------------------------------------------------------------------------
 
 
+SMALL = np.float32(0.002)  # a variance near the norms' epsilons, so that a wrong epsilon shows
+
+
 def blocks(m, tag, width, context, half=False):
     out = 2 * width
     for name, i, o in (("same", width, width), ("wider", width, out)):
         net = networks.UNetResnet(i, o, 4 * width)
         about = m.network(net, "block.", half)
-        x, emb = m.randn(2, i, 4, 6), m.randn(2, 4 * width)
+        x, emb = m.randn(2, i, 4, 6) * (SMALL if name == "same" else 1), m.randn(2, 4 * width)
         m.save(f"unet_resnet_{name}_{tag}", "unet_resnet", {"x": x, "emb": F.silu(tt(emb)).numpy()},
                {"y": net(tt(x), tt(emb))}, channels=i, **about)
     net = networks.Transformer(width, context, 8, depth=2)
     about = m.network(net, "block.", half)
-    x, c = m.randn(2, width, 4, 6), m.randn(2, 9, context)
-    m.save(f"unet_transformer_{tag}", "unet_transformer", {"x": x, "context": c}, {"y": net(tt(x), tt(c))},
-           channels=width, **about)
+    for name, scale in (("", 1), ("small_", SMALL)):
+        x, c = m.randn(2, width, 4, 6) * scale, m.randn(2, 9, context)
+        m.save(f"unet_transformer_{name}{tag}", "unet_transformer", {"x": x, "context": c}, {"y": net(tt(x), tt(c))},
+               channels=width, **about)
     for name, i, o in (("same", width, width), ("wider", width, out)):
         net = networks.VaeResnet(i, o)
         about = m.network(net, "block.", half)
-        x = m.randn(1, i, 5, 7)
+        x = m.randn(1, i, 5, 7) * (SMALL if name == "same" else 1)
         m.save(f"vae_resnet_{name}_{tag}", "vae_resnet", {"x": x}, {"y": net(tt(x))}, channels=i, out=o, **about)
     net = networks.VaeMiddle(width)
     about = m.network(net, "block.mid.", half)
