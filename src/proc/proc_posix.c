@@ -72,25 +72,22 @@ int64_t proc_os_oom_kills(void) {
     return count;
 }
 
-/* The inode of the socket that listens on `port` according to a /proc/net/tcp table, or 0. */
+/* The inode of the socket that listens on `port` according to a /proc/net/tcp table, or 0. Read line by line: a busy
+ * machine has tens of thousands of them. */
 static unsigned long listening_inode(const char *table, int port) {
+    FILE *f = fopen(table, "r");
+    if (!f) return 0;
+    char line[512];
     unsigned long inode = 0;
-    buf text;
-    buf_init(&text, 4 << 20);
-    if (!file_read(table, &text, NULL)) goto done;
-    for (const char *line = strchr(buf_str(&text), '\n'); line; line = strchr(line + 1, '\n')) {
+    while (!inode && fgets(line, sizeof line, f)) {
         unsigned local, state;
         unsigned long node;
-        if (sscanf(line + 1, "%*u: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u %*u %lu", &local, &state,
-                   &node) != 3)
-            continue;
-        if (state == 0x0A && local == (unsigned)port && node) {
-            inode = node;
-            break;
-        }
+        if (sscanf(line, "%*u: %*[0-9A-Fa-f]:%x %*[0-9A-Fa-f]:%*x %x %*s %*s %*s %*u %*u %lu", &local, &state, &node) !=
+            3)
+            continue; /* the heading */
+        if (state == 0x0A && local == (unsigned)port) inode = node;
     }
-done:
-    buf_free(&text);
+    fclose(f);
     return inode;
 }
 
@@ -136,7 +133,7 @@ static bool visit_process(void *ctx, const char *name) {
     return !s->found;
 }
 
-bool proc_port_owner(int port, char *out, size_t cap) {
+static bool find_owner(int port, char *out, size_t cap) {
     unsigned long inode = listening_inode("/proc/net/tcp", port);
     if (!inode) inode = listening_inode("/proc/net/tcp6", port);
     if (!inode) return false;
@@ -144,4 +141,11 @@ bool proc_port_owner(int port, char *out, size_t cap) {
     snprintf(s.wanted, sizeof s.wanted, "socket:[%lu]", inode);
     file_list_dir("/proc", visit_process, &s, NULL);
     return s.found;
+}
+
+/* The kernel hands these tables out page by page, and an entry may be passed over while others come and go. */
+bool proc_port_owner(int port, char *out, size_t cap) {
+    for (int attempt = 0; attempt < 3; attempt++)
+        if (find_owner(port, out, cap)) return true;
+    return false;
 }
