@@ -85,7 +85,7 @@ static void the_token_may_come_as_the_first_line_of_stdin(void **state) {
     const char *script = "unset MYSTI_TOKEN; exec 3<&0; { echo from-stdin; cat <&3; } | " WORKER_DUMMY " --port 0";
     bench_spawn(&b, ARGS("/bin/sh", "-c", script), NULL);
     while (b.port == 0) bench_turn(&b);
-    b.client = http_client_new(&b.loop, "127.0.0.1", b.port);
+    b.client = http_client_new(b.loop, "127.0.0.1", b.port);
     answer a;
     int status;
     do { /* refused until the line has arrived */
@@ -430,7 +430,7 @@ static void eof_on_stdin_ends_a_busy_worker(void **state) {
     char *go = str_fmt("%s/go", path), *variable = str_fmt("DUMMY_GO=%s", go);
     bench_spawn(&b, ARGS("/bin/sh", "-c", script), ARGS(variable));
     while (b.port == 0) bench_turn(&b);
-    b.client = http_client_new(&b.loop, "127.0.0.1", b.port);
+    b.client = http_client_new(b.loop, "127.0.0.1", b.port);
     answer a;
     bench_send(&b, "POST", "/internal/deaf", BENCH_TOKEN, "{}", &a);
     bench_wait_state(&b, WORKER_BUSY, NULL);
@@ -458,7 +458,7 @@ static void the_parents_death_ends_a_worker(void **state) {
     const char *script = "exec 3<&0; setsid " WORKER_DUMMY " --port 0 --parent-pid $$ <&3 & wait";
     bench_spawn(&b, ARGS("/bin/sh", "-c", script), NULL);
     while (b.port == 0) bench_turn(&b);
-    b.client = http_client_new(&b.loop, "127.0.0.1", b.port);
+    b.client = http_client_new(b.loop, "127.0.0.1", b.port);
     int worker = bench_health(&b).pid;
     assert_int_not_equal(worker, proc_pid(b.p));
     kill(proc_pid(b.p), SIGKILL);

@@ -33,8 +33,9 @@ static void on_keep(uv_timer_t *timer) {
 
 void bench_init(bench *b) {
     memset(b, 0, sizeof *b);
-    uv_loop_init(&b->loop);
-    uv_timer_init(&b->loop, &b->keep);
+    b->loop = mem_alloc(1, sizeof *b->loop);
+    uv_loop_init(b->loop);
+    uv_timer_init(b->loop, &b->keep);
     uv_timer_start(&b->keep, on_keep, 1000, 1000);
     buf_init(&b->err_text, 1 << 20);
 }
@@ -47,12 +48,12 @@ void bench_spawn(bench *b, const char *const *argv, const char *const *env) {
     proc_close(b->p);
     b->exited = false;
     b->port = 0;
-    b->p = proc_spawn(&b->loop, &o, &e);
+    b->p = proc_spawn(b->loop, &o, &e);
     if (!b->p) fail_msg("%s", e.msg);
 }
 
 void bench_turn(bench *b) {
-    uv_run(&b->loop, UV_RUN_ONCE);
+    uv_run(b->loop, UV_RUN_ONCE);
 }
 
 void bench_start(bench *b, const char *const *env) {
@@ -60,7 +61,7 @@ void bench_start(bench *b, const char *const *env) {
     bench_spawn(b, (const char *const[]){WORKER_DUMMY, "--port", "0", NULL}, env);
     while (b->port == 0 && !b->exited) bench_turn(b);
     if (b->port == 0) fail_msg("the worker ended: %s", buf_str(&b->err_text));
-    b->client = http_client_new(&b->loop, "127.0.0.1", b->port);
+    b->client = http_client_new(b->loop, "127.0.0.1", b->port);
 }
 
 void bench_wait_exit(bench *b) {
@@ -71,8 +72,9 @@ void bench_free(bench *b) {
     proc_close(b->p);
     if (b->client) http_client_close(b->client);
     uv_close((uv_handle_t *)&b->keep, NULL);
-    uv_run(&b->loop, UV_RUN_DEFAULT);
-    assert_int_equal(uv_loop_close(&b->loop), 0);
+    uv_run(b->loop, UV_RUN_DEFAULT);
+    assert_int_equal(uv_loop_close(b->loop), 0);
+    free(b->loop);
     buf_free(&b->err_text);
 }
 

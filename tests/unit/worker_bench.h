@@ -11,7 +11,7 @@
 
 /* One worker process under test. */
 typedef struct bench {
-    uv_loop_t loop;
+    uv_loop_t *loop; /* on the heap: libuv still knows it after a test that failed */
     uv_timer_t keep; /* keeps the loop from running out of things to wait for */
     proc *p;
     http_client *client;
