@@ -224,7 +224,7 @@ const char *http_status_text(int status) {
 }
 
 bool http_header_add(http_req *req, const char *name, const char *value) {
-    if (!http_is_field_name(name) || !http_is_field_value(value)) return false;
+    if (req->framing != REPLY_NOT_BEGUN || !http_is_field_name(name) || !http_is_field_value(value)) return false;
     return buf_printf(&req->extra, "%s: %s\r\n", name, value);
 }
 
@@ -384,7 +384,7 @@ static void reply_envelope(http_req *req, int status, const char *code, const ch
     char by_status[64];
     default_code(status, by_status);
     buf body;
-    buf_init(&body, 16 * 1024);
+    buf_init(&body, 1024 * 1024); /* far more than needed: a cut one would not be JSON */
     json_write_error(&body, error_type(status), code ? code : by_status, param, message);
     http_reply(req, status, "application/json", body.data, body.len);
     buf_free(&body);

@@ -54,8 +54,9 @@ const void *http_req_route(const http_req *req);
 
 /* ---- the answer ---- */
 
-/* Adds a header to the answer, before it begins. False, and nothing added, when name or value is not fit for one
- * (CR, LF, NUL). Date, Connection, Content-Length, Transfer-Encoding and nosniff are the server's own business. */
+/* Adds a header to the answer. False, and nothing added, when name or value is not fit for one (CR, LF, control
+ * characters), the answer has begun, or all of them pass 16 KiB. Date, Connection, Content-Length, Transfer-Encoding
+ * and nosniff are the server's own business. */
 bool http_header_add(http_req *req, const char *name, const char *value);
 
 /* A whole answer. The bytes are copied where the kernel does not take them at once. content_type NULL: none.
