@@ -4,8 +4,8 @@
 #define MYSTI_WORKER_CRASH_H
 
 /* For SIGSEGV, SIGBUS, SIGFPE, SIGILL and SIGABRT (Windows: unhandled exceptions). The process still dies of the same
- * signal afterwards. Call it on the first thread. `program` is borrowed for ever. */
-void crash_install(const char *program);
+ * signal afterwards. Call it on the first thread. Both names are borrowed for ever. */
+void crash_install(const char *program, const char *component);
 
 /* On each further thread of ours, at its start: gives the handler a stack of its own there, for stack overflows.
  * crash_thread_end() gives it back. */

@@ -8,11 +8,13 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { FRAMES = 64, STACK_BYTES = 64 * 1024 };
 
-static const char *program = "worker";
+static const char *program = "worker", *component = "worker";
+static long utc_offset_s; /* of local time, found beforehand */
 static char job[64], model[512];
 static _Atomic int crashing; /* the first thread to crash reports */
 static _Thread_local void *handler_stack;
@@ -41,6 +43,31 @@ static void put_number(line *l, uintptr_t value, unsigned base) {
     put(l, digits + n);
 }
 
+/* At least `width` decimal digits. */
+static void put_padded(line *l, unsigned value, unsigned width) {
+    for (unsigned limit = 10; width > 1; width--, limit *= 10)
+        if (value < limit) put(l, "0");
+    put_number(l, value, 10);
+}
+
+/* "[12:00:01.002] [ERROR] [sd] ", as log.h writes it: the server takes the line for what it is. */
+static void put_log_head(line *l) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    unsigned s = (unsigned)((now.tv_sec + utc_offset_s) % 86400);
+    put(l, "[");
+    put_padded(l, s / 3600, 2);
+    put(l, ":");
+    put_padded(l, s / 60 % 60, 2);
+    put(l, ":");
+    put_padded(l, s % 60, 2);
+    put(l, ".");
+    put_padded(l, (unsigned)(now.tv_nsec / 1000000), 3);
+    put(l, "] [ERROR] [");
+    put(l, component);
+    put(l, "] ");
+}
+
 static void write_line(line *l) {
     l->text[l->len++] = '\n';
     ssize_t n = write(STDERR_FILENO, l->text, l->len);
@@ -49,6 +76,7 @@ static void write_line(line *l) {
 
 static void report(int number, const siginfo_t *info) {
     line l = {.len = 0};
+    put_log_head(&l);
     put(&l, program);
     put(&l, " crashed: signal ");
     put_number(&l, (uintptr_t)number, 10);
@@ -58,7 +86,10 @@ static void report(int number, const siginfo_t *info) {
         put(&l, signals[i].name);
         put(&l, ")");
     }
-    if (number == SIGSEGV || number == SIGBUS) {
+    if (info->si_code <= 0 && number != SIGABRT) {
+        put(&l, " sent by process ");
+        put_number(&l, (uintptr_t)info->si_pid, 10);
+    } else if (number != SIGABRT) {
         put(&l, " at address 0x");
         put_number(&l, (uintptr_t)info->si_addr, 16);
     }
@@ -97,8 +128,12 @@ void crash_thread_end(void) {
     handler_stack = NULL;
 }
 
-void crash_install(const char *name) {
-    program = name;
+void crash_install(const char *program_name, const char *component_name) {
+    program = program_name;
+    component = component_name;
+    time_t now = time(NULL);
+    struct tm local;
+    utc_offset_s = localtime_r(&now, &local) ? local.tm_gmtoff : 0;
     void *frames[2];
     backtrace(frames, 2); /* loads what it needs, while loading is allowed */
     crash_thread_begin();

@@ -271,7 +271,7 @@ int worker_run(int argc, char **argv, const worker_service *s) {
     worker *w = mem_alloc(1, sizeof *w);
     w->service = s;
     net_init();
-    crash_install(s->program);
+    crash_install(s->program, s->name);
     worker_state_init(&w->state, s->name, MYSTI_VERSION);
     int code = read_options(w, argc, argv);
     if (code < 0) {

@@ -491,15 +491,17 @@ static void a_crash_leaves_its_last_words(void **state) {
     static const struct {
         const char *how, *name;
         int number;
-    } ways[] = {{"segv", "signal 11 (SIGSEGV)", SIGSEGV}, {"abort", "signal 6 (SIGABRT)", SIGABRT}};
-    for (int i = 0; i < 2; i++) {
+    } ways[] = {{"segv", "signal 11 (SIGSEGV) at address 0x", SIGSEGV},
+                {"raise", "signal 8 (SIGFPE) sent by process ", SIGFPE},
+                {"abort", "signal 6 (SIGABRT), ", SIGABRT}};
+    for (int i = 0; i < 3; i++) {
         bench b;
         answer a;
         bench_start(&b, NULL);
         bench_send(&b, "POST", "/internal/crash?id=j-7", BENCH_TOKEN, ways[i].how, &a);
         bench_wait_exit(&b);
         assert_int_equal(b.how.signal, ways[i].number); /* still dies of it */
-        expect_said(&b, "worker_dummy crashed: ");
+        expect_said(&b, "] [ERROR] [dummy] worker_dummy crashed: ");
         expect_said(&b, ways[i].name);
         expect_said(&b, "job j-7, model /models/bad.gguf");
         buf last;

@@ -140,8 +140,9 @@ static void run_crash(worker_job *job, void *arg) {
     work *k = arg;
     worker_set_model(k->d->w, "/models/bad.gguf");
     if (str_eq(k->text, "abort")) abort();
-    if (str_eq(k->text, "kill")) raise(SIGKILL);
-    raise(SIGSEGV);
+    if (str_eq(k->text, "raise")) raise(SIGFPE);
+    volatile uintptr_t nowhere = 16;
+    *(volatile int *)nowhere = 1;
 }
 
 static void run_slot(worker_job *job, void *arg) {
