@@ -43,8 +43,8 @@ static bool start_reading(png_job *job) {
     if (!job->info) return err_set(job->e, ERR_MEMORY, "PNG: no memory");
     png_set_read_fn(job->png, job, on_read);
     png_set_user_limits(job->png, IMAGE_SIDE_MAX, IMAGE_SIDE_MAX);
-    png_set_chunk_cache_max(job->png, 64);
-    png_set_chunk_malloc_max(job->png, 8 << 20);
+    /* Skip what does not concern pixels: libpng would allocate what a chunk claims to be long before reading it. */
+    png_set_keep_unknown_chunks(job->png, PNG_HANDLE_CHUNK_NEVER, NULL, -1);
     return true;
 }
 
