@@ -271,6 +271,9 @@ int worker_run(int argc, char **argv, const worker_service *s) {
     worker *w = mem_alloc(1, sizeof *w);
     w->service = s;
     net_init();
+    /* ggml's own answer to a failed assertion is to start a debugger, which delays the end by seconds; crash.h tells
+     * as much at once. Before any thread exists, because the environment has no lock. */
+    if (!getenv("GGML_NO_BACKTRACE")) uv_os_setenv("GGML_NO_BACKTRACE", "1");
     crash_install(s->program, s->name);
     worker_state_init(&w->state, s->name, MYSTI_VERSION);
     int code = read_options(w, argc, argv);
