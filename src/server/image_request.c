@@ -30,8 +30,7 @@ static void finish(request *r, const job *j) {
     free(r);
 }
 
-static void refuse(request *r, err_code code, const char *name, const char *message) {
-    err_set(&r->result.why, code, "%s", message);
+static void refuse(request *r, const char *name) {
     r->result.code = name;
     finish(r, NULL);
 }
@@ -146,39 +145,38 @@ static void on_submitted(void *ctx, const err *why, const job *j) {
 }
 
 /* An id that the client named becomes the index's own; without one the job keeps the model that is active now. */
+static bool choose_model(request *r, const char **code, err *e) {
+    const char *active = workers_view(r->a->workers, WORKER_SD).model_id, *wanted = r->params.model;
+    if (!wanted && !active) {
+        *code = "model_not_loaded";
+        return err_set(e, ERR_BUSY, "no image model is loaded: load one, or name one in `model`");
+    }
+    if (!wanted || str_eq(wanted, active)) {
+        str_set(&r->params.model, active);
+        return true;
+    }
+    const model_entry *m = models_find(r->a->models, wanted, e);
+    *code = m ? "model_unsupported" : "model_not_found";
+    if (!m || !is_image_model(m, e)) return false;
+    str_set(&r->params.model, m->id);
+    return true;
+}
+
 static void on_read(void *arg) {
     request *r = arg;
+    const char *code = NULL;
+    int width = r->params.width ? r->params.width : 512, height = r->params.height ? r->params.height : 512;
+    memory_state memory = routes_memory(r->a, WORKER_SD);
     if (r->result.why.code) {
         finish(r, NULL);
-        return;
-    }
-    err why = {0};
-    const char *active = workers_view(r->a->workers, WORKER_SD).model_id;
-    if (r->params.model && !str_eq(r->params.model, active)) {
-        const model_entry *m = models_find(r->a->models, r->params.model, &why);
-        if (!m) {
-            refuse(r, why.code, "model_not_found", why.msg);
-            return;
-        }
-        if (!is_image_model(m, &why)) {
-            refuse(r, why.code, "model_unsupported", why.msg);
-            return;
-        }
-        str_set(&r->params.model, m->id);
-    } else if (!active) {
-        refuse(r, ERR_BUSY, "model_not_loaded", "no image model is loaded: load one, or name one in `model`");
-        return;
-    } else {
-        str_set(&r->params.model, active);
-    }
-    memory_state memory = routes_memory(r->a, WORKER_SD);
-    int width = r->params.width ? r->params.width : 512, height = r->params.height ? r->params.height : 512;
-    if (!memory_plan_generate(&memory, width, height, &r->result.why)) {
+    } else if (!choose_model(r, &code, &r->result.why)) {
+        refuse(r, code);
+    } else if (!memory_plan_generate(&memory, width, height, &r->result.why)) {
         finish(r, NULL);
-        return;
+    } else {
+        image_params_draw_seed(&r->params);
+        jobs_submit(r->a->jobs, &r->params, on_submitted, r);
     }
-    image_params_draw_seed(&r->params);
-    jobs_submit(r->a->jobs, &r->params, on_submitted, r);
 }
 
 void image_request_submit(app *a, char *body, size_t len, const char *content_type, unsigned flags,
