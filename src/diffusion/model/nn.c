@@ -7,7 +7,7 @@
 #include <math.h>
 
 enum { GROUPS = 32 };
-static const int64_t patch_limit = 32 << 20;       /* bytes of patches at once on the CPU */
+static const int64_t patch_limit = 16 << 20;       /* bytes of patches at once on the CPU */
 static const int64_t device_patch_limit = 1 << 28; /* and on an accelerator */
 static const int64_t score_limit = 64 << 20;       /* bytes of attention scores at once */
 

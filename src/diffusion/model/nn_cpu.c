@@ -19,15 +19,24 @@ typedef struct patches_op {
  * type of the patches. F16 saturates instead of overflowing. */
 static void load_row(char *to, enum ggml_type type, const float *row, int64_t width, int64_t from, int64_t count) {
     float part[SPAN];
-    for (int64_t i = 0; i < count; i++) {
-        int64_t x = from + i;
-        part[i] = row && x >= 0 && x < width ? row[x] : 0.0f;
+    const int64_t low = from < 0 ? -from : 0,
+                  high = from + count > width ? width - from : count; /* inside the picture */
+    if (!row || low >= high) {
+        memset(to, 0, (size_t)count * ggml_type_size(type));
+        return;
     }
+    for (int64_t i = 0; i < low; i++) part[i] = 0.0f;
+    for (int64_t i = high; i < count; i++) part[i] = 0.0f;
     if (type == GGML_TYPE_F32) {
+        memcpy(part + low, row + from + low, (size_t)(high - low) * sizeof *part);
         memcpy(to, part, (size_t)count * sizeof *part);
         return;
     }
-    for (int64_t i = 0; i < count; i++) part[i] = fminf(fmaxf(part[i], -65504.0f), 65504.0f);
+    for (int64_t i = low; i < high; i++) {
+        const float v = row[from + i];
+        const float least = v < -65504.0f ? -65504.0f : v; /* not fminf(): this compiles to vector code */
+        part[i] = least > 65504.0f ? 65504.0f : least;
+    }
     ggml_cpu_fp32_to_fp16(part, (ggml_fp16_t *)(void *)to, count);
 }
 
