@@ -23,6 +23,7 @@ struct backend {
     void *graph_memory; /* tensor descriptions of the graph under construction */
     size_t graph_memory_size;
     int threads;
+    bool plain_ops; /* no custom operations, even on the CPU */
     bool (*should_cancel)(void *ctx);
     void *cancel_ctx;
 };
@@ -170,6 +171,14 @@ void backend_memory(const backend *b, size_t *free_bytes, size_t *total_bytes) {
 void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx) {
     b->should_cancel = should_cancel;
     b->cancel_ctx = ctx;
+}
+
+bool backend_custom_ops(const backend *b) {
+    return backend_is_cpu(b) && !b->plain_ops;
+}
+
+void backend_forbid_custom_ops(backend *b) {
+    b->plain_ops = true;
 }
 
 void backend_trim(backend *b) {

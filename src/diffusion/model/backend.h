@@ -48,6 +48,11 @@ ggml_backend_t backend_handle(const backend *b);
  * false. NULL: never. A call is also a sign that the computation moves on. */
 void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx);
 
+/* Whether graphs may hold custom operations, which only the CPU runs. A test may forbid them, so that graphs are built
+ * as for an accelerator. */
+bool backend_custom_ops(const backend *b);
+void backend_forbid_custom_ops(backend *b);
+
 /* Frees the compute buffer; the next graph allocates its own. */
 void backend_trim(backend *b);
 

@@ -60,7 +60,7 @@ tensor *nn_conv2d(graph *g, tensor *x, const layer *l, int stride, int pad) {
     conv_band band = {.stride = stride, .pad = pad};
     band.ow = (x->ne[0] + 2 * pad - weight->ne[0]) / stride + 1;
     band.oh = (x->ne[1] + 2 * pad - weight->ne[1]) / stride + 1;
-    if (backend_is_cpu(g->b)) return conv_cpu(g, x, weight, bias, band);
+    if (backend_custom_ops(g->b)) return conv_cpu(g, x, weight, bias, band);
     tensor *y = conv_device(g, x, weight, &band);
     return bias ? ggml_add(g->ctx, y, per_channel(g, bias)) : y;
 }
@@ -80,7 +80,7 @@ tensor *nn_upsample2(graph *g, tensor *x) {
 /* --- Norms and activations --------------------------------------------------------------------------------------- */
 
 tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps) {
-    if (backend_is_cpu(g->b)) return cpu_group_norm(g, x, l->weight, l->bias, GROUPS, eps);
+    if (backend_custom_ops(g->b)) return cpu_group_norm(g, x, l->weight, l->bias, GROUPS, eps);
     tensor *y = ggml_group_norm(g->ctx, x, GROUPS, eps);
     return ggml_add(g->ctx, ggml_mul(g->ctx, y, per_channel(g, l->weight)), per_channel(g, l->bias));
 }
@@ -143,10 +143,10 @@ static tensor *attention_split(graph *g, tensor *q, tensor *k, tensor *v, int he
 /* Flash attention (Dao et al. 2022), which holds no scores. NULL when the device has none for this width of head.
  * ggml's fast path on the CPU wants heads of a multiple of 16 channels: zeros change neither scores nor values. */
 static tensor *attention_flash(graph *g, tensor *q, tensor *k, tensor *v, int heads, float scale) {
-    const int64_t d = q->ne[0] / heads, width = backend_is_cpu(g->b) ? (d + 15) / 16 * 16 : d;
+    const int64_t d = q->ne[0] / heads, width = backend_custom_ops(g->b) ? (d + 15) / 16 * 16 : d;
     tensor *qh = split_heads(g, q, heads, width), *kh = split_heads(g, k, heads, width);
     tensor *vh = split_heads(g, v, heads, width);
-    if (!backend_is_cpu(g->b)) {
+    if (!backend_custom_ops(g->b)) {
         kh = ggml_cast(g->ctx, kh, GGML_TYPE_F16);
         vh = ggml_cast(g->ctx, vh, GGML_TYPE_F16);
     }
