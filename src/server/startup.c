@@ -49,13 +49,12 @@ bool startup_check_ports(const config *c, err *e) {
 
 /* ---- models of the command line --------------------------------------------------------------------------------- */
 
-/* A path as given, or below the model folder. */
+/* A name below the model folder (links stay as they are: its id is that name), or any path. */
 static char *find_file(const app *a, const char *name, err *e) {
-    char *path = path_absolute(name, e);
-    if (path) return path;
     char *joined = path_join(a->cfg.model_dir, name);
-    path = path_absolute(joined, e);
+    if (name[0] != '/' && path_exists(joined)) return joined;
     free(joined);
+    char *path = path_absolute(name, e);
     if (!path) err_set(e, ERR_NOT_FOUND, "there is no file '%.150s', neither here nor in the model folder", name);
     return path;
 }

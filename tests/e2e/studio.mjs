@@ -16,7 +16,7 @@ export function tinyModels() {
   if (!existsSync(done)) {
     mkdirSync(MODELS, { recursive: true })
     execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_models.py'), MODELS])
-    execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_llm.py'), MODELS])
+    execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_llm.py'), join(MODELS, 'tiny-llm-f16.gguf')])
     execFileSync('touch', [done])
   }
   return MODELS
