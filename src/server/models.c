@@ -55,8 +55,9 @@ struct models {
     db *db;
     char *dir;
     models_config config;
-    entry_list list; /* sorted by id */
-    scan *scan;      /* under way, or NULL */
+    entry_list list;  /* sorted by id */
+    entry_list extra; /* outside of the folder */
+    scan *scan;       /* under way, or NULL */
     listener *current, *after;
     bool again; /* somebody asked while a scan was under way */
     bool closing;
@@ -340,6 +341,7 @@ static void begin_scan(models *m);
 
 static void models_free(models *m) {
     entries_free(&m->list);
+    entries_free(&m->extra);
     free(m->dir);
     free(m);
 }
@@ -478,11 +480,20 @@ void models_close(models *m) {
 /* ---- asking ----------------------------------------------------------------------------------------------------- */
 
 size_t models_count(const models *m) {
-    return m->list.count;
+    return m->list.count + m->extra.count;
 }
 
 const model_entry *models_at(const models *m, size_t i) {
-    return &m->list.at[i];
+    return i < m->list.count ? &m->list.at[i] : &m->extra.at[i - m->list.count];
+}
+
+void models_add(models *m, const char *path) {
+    file_info info = {0};
+    if (!file_stat(path, &info, NULL)) return;
+    model_entry e = {.id = str_dup(path), .path = str_dup(path), .size = info.size, .mtime_ms = info.mtime_ms};
+    int64_t bytes = describe(&e);
+    if (info.is_dir) e.size = bytes;
+    entries_add(&m->extra, &e);
 }
 
 typedef bool (*fits_fn)(const model_entry *e, const char *name);
@@ -503,9 +514,9 @@ static bool fits_stem(const model_entry *e, const char *name) {
 }
 
 static const model_entry *not_found(const models *m, const char *name, err *e) {
-    const char **ids = mem_alloc(m->list.count, sizeof *ids);
-    for (size_t i = 0; i < m->list.count; i++) ids[i] = m->list.at[i].id;
-    const char *near = str_nearest(name, ids, m->list.count);
+    const char **ids = mem_alloc(models_count(m), sizeof *ids);
+    for (size_t i = 0; i < models_count(m); i++) ids[i] = models_at(m, i)->id;
+    const char *near = str_nearest(name, ids, models_count(m));
     err_set(e, ERR_NOT_FOUND, "there is no model '%.80s'%s%.80s%s", name, near ? "; did you mean '" : "",
             near ? near : "", near ? "'?" : "");
     free(ids);
@@ -516,13 +527,13 @@ const model_entry *models_find(const models *m, const char *name, err *e) {
     static const fits_fn ways[] = {fits_id, fits_file, fits_stem};
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         const model_entry *found = NULL;
-        for (size_t i = 0; i < m->list.count; i++) {
-            if (!ways[w](&m->list.at[i], name)) continue;
+        for (size_t i = 0; i < models_count(m); i++) {
+            if (!ways[w](models_at(m, i), name)) continue;
             if (found) {
-                err_set(e, ERR_CONFLICT, "'%.60s' may be '%.60s' or '%.60s'", name, found->id, m->list.at[i].id);
+                err_set(e, ERR_CONFLICT, "'%.60s' may be '%.60s' or '%.60s'", name, found->id, models_at(m, i)->id);
                 return NULL;
             }
-            found = &m->list.at[i];
+            found = models_at(m, i);
         }
         if (found) return found;
     }
@@ -557,9 +568,9 @@ void models_write_one(const models *m, const model_entry *e, buf *out) {
 
 void models_write_list(const models *m, buf *out) {
     buf_puts(out, "{\"object\":\"list\",\"data\":[");
-    for (size_t i = 0; i < m->list.count; i++) {
+    for (size_t i = 0; i < models_count(m); i++) {
         if (i) buf_putc(out, ',');
-        models_write_one(m, &m->list.at[i], out);
+        models_write_one(m, models_at(m, i), out);
     }
     buf_puts(out, "]}");
 }

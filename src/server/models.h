@@ -35,8 +35,11 @@ typedef struct models_config {
 models *models_open(const models_config *config, err *e);
 void models_close(models *m); /* before db_close(), which ends a scan under way; the loop must turn once more */
 
+/* Lists a file outside of the folder too, with its path as id. Reads its head: for the start of the program. */
+void models_add(models *m, const char *path);
+
 size_t models_count(const models *m);
-const model_entry *models_at(const models *m, size_t i); /* sorted by id */
+const model_entry *models_at(const models *m, size_t i); /* by id; those of models_add() last */
 
 /* By id, by absolute path, by file name, or by file name without extension where that is unique. ERR_NOT_FOUND naming
  * the nearest, ERR_CONFLICT when several fit. Valid until the next change. */

@@ -7,6 +7,7 @@
 #include "diffusion/load/model_kind.h"
 #include "json/json.h"
 #include "proc/proc.h"
+#include "server/models.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -117,10 +118,12 @@ static void choose(app *a, worker_id id, bool (*write)(app *, buf *, char **, er
     char *path = NULL;
     buf body;
     buf_init(&body, 1 << 16);
-    if (write(a, &body, &path, &e))
+    if (write(a, &body, &path, &e)) {
+        if (id_of(a, path) == path) models_add(a->models, path);
         workers_choose(a->workers, id, id_of(a, path), buf_str(&body));
-    else
+    } else {
         log_error("server", "%s", e.msg);
+    }
     buf_free(&body);
     free(path);
 }

@@ -68,6 +68,7 @@ static void read_saved(slot *s) {
     if (doc && json_need_str(&root, "model_id", &model_id, &e) && json_get_obj(&root, "body", true, &body, &e)) {
         char *raw = yyjson_val_write(body.val, 0, NULL);
         choose(s, model_id, raw);
+        if (model_id[0] == '/') models_add(s->owner->app->models, model_id); /* it came by the command line */
         free(raw);
     } else {
         log_warn("server", "saved %s model state is not usable: %s", s->kind, e.msg);

@@ -134,6 +134,7 @@ static void on_health(void *ctx, const worker_health *h, bool stalled) {
 
 static void on_miss(void *ctx, const err *why) {
     slot *s = ctx;
+    if (s->sup.ending) return; /* its end broke the connection */
     log_warn("server", "%s: no health answer (%s)", s->title, why->msg);
     slot_step(s, SUP_EV_HEALTH_MISS);
 }
