@@ -1,3 +1,4 @@
 mysti_test(test_prompt mysti_diffusion)
 mysti_test(test_backend mysti_diffusion)
 mysti_test(test_tiles mysti_diffusion)
+mysti_test(test_networks mysti_diffusion)

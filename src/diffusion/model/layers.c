@@ -34,6 +34,11 @@ bool layers_has(const layers *l, const char *name) {
     return weights_has(l->w, full_name(l, name, "", full));
 }
 
+bool layers_has_any(const layers *l, const char *start) {
+    char full[NAME];
+    return weights_has_prefix(l->w, full_name(l, start, "", full));
+}
+
 int64_t layers_dim(const layers *l, const char *name, int dim) {
     char full[NAME];
     return weights_dim(l->w, full_name(l, name, "", full), dim);

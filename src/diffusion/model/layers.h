@@ -19,6 +19,7 @@ layers layers_at(weights *w, const char *prefix, bool *ok, err *e);
 layers layers_below(const layers *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 bool layers_has(const layers *l, const char *name);
+bool layers_has_any(const layers *l, const char *start);        /* any tensor whose name begins so */
 int64_t layers_dim(const layers *l, const char *name, int dim); /* 0 when missing */
 int layers_count(const layers *l, const char *name,
                  int max); /* entries of the list "name"; more than max is an error */

@@ -59,7 +59,8 @@ static unet_transformer load_transformer(reading *r, const layers *l) {
 
 static void load_transformer_if_any(reading *r, stage *s, const layers *l) {
     const layers below = layers_below(l, "1.");
-    if (layers_has(&below, "norm.weight")) s->attn = load_transformer(r, &below);
+    if (layers_has_any(&below, "transformer_blocks.") || layers_has_any(&below, "norm."))
+        s->attn = load_transformer(r, &below);
 }
 
 static void push_skip(reading *r) {
@@ -70,7 +71,7 @@ static void push_skip(reading *r) {
 static void load_input(reading *r, int i) {
     stage *s = &r->u->input[i];
     const layers l = layers_below(&r->top, "input_blocks.%d.", i);
-    if (layers_has(&l, "0.op.weight")) {
+    if (layers_has_any(&l, "0.op.")) {
         s->sampler = layer_conv(&l, "0.op", 3, r->channels, r->channels);
         if (++r->level >= MAX_LEVELS) layers_fail(&l, ERR_FORMAT, "more than %d levels", MAX_LEVELS);
     } else {
@@ -93,8 +94,7 @@ static void load_output(reading *r, int i) {
     s->res = load_resnet(r, &res, r->channels + r->skip_channels[--r->skips]);
     load_transformer_if_any(r, s, &l);
     const char *up = s->attn.blocks ? "2.conv" : "1.conv";
-    const layers conv = layers_below(&l, "%s.", up);
-    if (!layers_has(&conv, "weight")) return;
+    if (!layers_has_any(&l, up)) return;
     s->sampler = layer_conv(&l, up, 3, r->channels, r->channels);
     r->level--;
 }

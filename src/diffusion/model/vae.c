@@ -56,7 +56,7 @@ static void load_decoder(vae *v, const layers *top) {
     v->levels = layers_count(&l, "up.", MAX_LEVELS);
     v->info.latent_channels = (int)zc;
     if (v->levels < 1) layers_fail(&l, ERR_FORMAT, "the decoder has no levels");
-    if (layers_has(top, "post_quant_conv.weight")) d->quant = layer_conv(top, "post_quant_conv", 1, zc, zc);
+    if (layers_has_any(top, "post_quant_conv.")) d->quant = layer_conv(top, "post_quant_conv", 1, zc, zc);
     d->conv_in = layer_conv(&l, "conv_in", 3, zc, c);
     d->mid = vae_middle_load(&l, c);
     for (int i = v->levels - 1; i >= 0; i--) {
@@ -82,7 +82,7 @@ static void load_encoder(vae *v, const layers *top) {
     n->mid = vae_middle_load(&l, c);
     n->norm_out = layer_group_norm(&l, "norm_out", c);
     n->conv_out = layer_conv(&l, "conv_out", 3, c, moments);
-    if (layers_has(top, "quant_conv.weight")) n->quant = layer_conv(top, "quant_conv", 1, moments, moments);
+    if (layers_has_any(top, "quant_conv.")) n->quant = layer_conv(top, "quant_conv", 1, moments, moments);
 }
 
 static bool load(vae *v, weights *w, err *e) {
@@ -90,7 +90,7 @@ static bool load(vae *v, weights *w, err *e) {
     const layers top = layers_at(w, "first_stage_model.", &ok, e);
     if (!layers_has(&top, "decoder.conv_in.weight")) return err_set(e, ERR_NOT_FOUND, "no VAE in the model");
     load_decoder(v, &top);
-    v->info.can_encode = ok && layers_has(&top, "encoder.conv_in.weight");
+    v->info.can_encode = ok && layers_has_any(&top, "encoder.");
     if (v->info.can_encode) load_encoder(v, &top);
     v->info.factor = 1 << (v->levels > 0 ? v->levels - 1 : 0);
     v->info.scale = sd1_scale;
