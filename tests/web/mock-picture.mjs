@@ -1,5 +1,5 @@
 // Pictures for the mock server: a misty landscape drawn from a seed, as a PNG with A1111 parameters.
-import { crc32, deflateSync } from "node:zlib";
+import { crc32, deflateSync } from 'node:zlib';
 
 function random(seed) {
   let s = (seed ^ 0x9e3779b9) >>> 0;
@@ -15,20 +15,14 @@ const mix = (a, b, t) => a.map((x, i) => x + (b[i] - x) * t);
 function hsl(h, s, l) {
   const f = (n) => {
     const k = (n + h / 30) % 12;
-    return (
-      255 *
-      (l - s * Math.min(l, 1 - l) * Math.max(-1, Math.min(k - 3, 9 - k, 1)))
-    );
+    return 255 * (l - s * Math.min(l, 1 - l) * Math.max(-1, Math.min(k - 3, 9 - k, 1)));
   };
   return [f(0), f(8), f(4)];
 }
 
 /** One mountain ridge: height (0..1 from the top) for x in 0..1, as a sum of octaves of value noise. */
 function ridge(rand, base, height) {
-  const octaves = [3, 7, 15, 31].map((n) => ({
-    n,
-    v: Array.from({ length: n + 2 }, rand),
-  }));
+  const octaves = [3, 7, 15, 31].map((n) => ({ n, v: Array.from({ length: n + 2 }, rand) }));
   return (x) =>
     octaves.reduce((y, { n, v }, i) => {
       const at = x * n,
@@ -42,10 +36,7 @@ function ridge(rand, base, height) {
 function landscape(seed) {
   const rand = random(seed);
   const hue = rand() * 360;
-  const sky = [
-    hsl(hue, 0.55, 0.22 + rand() * 0.25),
-    hsl((hue + 40) % 360, 0.75, 0.78),
-  ];
+  const sky = [hsl(hue, 0.55, 0.22 + rand() * 0.25), hsl((hue + 40) % 360, 0.75, 0.78)];
   const far = hsl((hue + 30) % 360, 0.35, 0.66);
   const near = hsl((hue + 330) % 360, 0.45, 0.1);
   const sun = {
@@ -64,15 +55,14 @@ function landscape(seed) {
     c = mix(c, sun.c, d < sun.r ? 1 : 0.75 * Math.exp(-(d - sun.r) * 9));
     for (const [i, r] of ridges.entries()) {
       const top = r.at(x);
-      if (y > top)
-        c = mix(r.c, sky[1], Math.min(0.75, (y - top) * 2.6) * (1 - i / 7));
+      if (y > top) c = mix(r.c, sky[1], Math.min(0.75, (y - top) * 2.6) * (1 - i / 7));
     }
     return c;
   };
 }
 
 function chunk(type, data) {
-  const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
+  const body = Buffer.concat([Buffer.from(type, 'latin1'), data]);
   const out = Buffer.alloc(body.length + 8);
   out.writeUInt32BE(data.length, 0);
   body.copy(out, 4);
@@ -89,12 +79,7 @@ function crc(buf) {
 }
 
 /** `noise` 0..1 covers the picture with grain, as a preview of an early step has it. */
-export function png(
-  seed,
-  width,
-  height,
-  { noise = 0, parameters = null } = {},
-) {
+export function png(seed, width, height, { noise = 0, parameters = null } = {}) {
   const at = landscape(seed);
   const grain = random(seed + 1);
   const raw = Buffer.alloc((width * 3 + 1) * height);
@@ -103,13 +88,7 @@ export function png(
     for (let x = 0; x < width; x++) {
       const c = at(x / width, y / height, width / height);
       for (let k = 0; k < 3; k++)
-        raw[o++] = Math.max(
-          0,
-          Math.min(
-            255,
-            c[k] * (1 - noise) + (noise ? grain() * 255 * noise : 0),
-          ),
-        );
+        raw[o++] = Math.max(0, Math.min(255, c[k] * (1 - noise) + (noise ? grain() * 255 * noise : 0)));
     }
   }
   const head = Buffer.alloc(13);
@@ -118,12 +97,10 @@ export function png(
   head.set([8, 2, 0, 0, 0], 8);
   return Buffer.concat([
     Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]),
-    chunk("IHDR", head),
-    ...(parameters
-      ? [chunk("tEXt", Buffer.from(`parameters\0${parameters}`, "latin1"))]
-      : []),
-    chunk("IDAT", deflateSync(raw, { level: 6 })),
-    chunk("IEND", Buffer.alloc(0)),
+    chunk('IHDR', head),
+    ...(parameters ? [chunk('tEXt', Buffer.from(`parameters\0${parameters}`, 'latin1'))] : []),
+    chunk('IDAT', deflateSync(raw, { level: 6 })),
+    chunk('IEND', Buffer.alloc(0)),
   ]);
 }
 
@@ -131,12 +108,8 @@ export function png(
 export function readParameters(file) {
   for (let o = 8; o + 8 <= file.length;) {
     const size = file.readUInt32BE(o);
-    const text = file.toString("latin1", o + 8, o + 8 + size);
-    if (
-      file.toString("latin1", o + 4, o + 8) === "tEXt" &&
-      text.startsWith("parameters\0")
-    )
-      return text.slice(11);
+    const text = file.toString('latin1', o + 8, o + 8 + size);
+    if (file.toString('latin1', o + 4, o + 8) === 'tEXt' && text.startsWith('parameters\0')) return text.slice(11);
     o += size + 12;
   }
   return null;
