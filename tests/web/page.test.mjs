@@ -437,7 +437,7 @@ describe('the page', () => {
     assert.equal(await prompt.inputValue(), 'kept over a reload');
     assert.equal(await page.getByLabel('Negative prompt').inputValue(), 'rain');
     assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), '42');
-    assert.equal(await page.getByRole('spinbutton', { name: 'Steps' }).inputValue(), '120');
+    assert.equal(await page.getByRole('spinbutton', { name: 'Steps' }).inputValue(), '200');
     clean(page);
   });
 
