@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -46,14 +47,54 @@ int os_replace(const char *from, const char *to) {
     return rename(from, to);
 }
 
+#ifdef __linux__
+/* A container may have more processors than time on them: "quota period" in microseconds, or "max period". */
+static int within_quota(int count) {
+    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
+    if (!f) return count;
+    long quota = 0, period = 0;
+    bool limited = fscanf(f, "%ld %ld", &quota, &period) == 2 && quota > 0 && period > 0;
+    fclose(f);
+    long share = limited ? (quota + period - 1) / period : count;
+    return share < count ? (int)share : count;
+}
+
+/* The first hardware thread of the core that `cpu` belongs to; itself where the system does not say. */
+static int core_of(int cpu) {
+    char path[96];
+    snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology/thread_siblings_list", cpu);
+    FILE *f = fopen(path, "re");
+    int first = cpu;
+    if (f && fscanf(f, "%d", &first) != 1) first = cpu;
+    if (f) fclose(f);
+    return first >= 0 && first < CPU_SETSIZE ? first : cpu;
+}
+
 int cpu_count(void) {
-#ifdef __linux__ /* a container or taskset may allow fewer than there are */
-    cpu_set_t set;
-    if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
-#endif
+    cpu_set_t set; /* a container or taskset may allow fewer than there are */
+    if (sched_getaffinity(0, sizeof set, &set) == 0) return within_quota(CPU_COUNT(&set));
     long n = sysconf(_SC_NPROCESSORS_ONLN);
     return n > 0 ? (int)n : 1;
 }
+
+int cpu_cores(void) {
+    cpu_set_t set, cores;
+    CPU_ZERO(&cores);
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return cpu_count();
+    for (size_t i = 0; i < CPU_SETSIZE; i++)
+        if (CPU_ISSET(i, &set)) CPU_SET((size_t)core_of((int)i), &cores);
+    return within_quota(CPU_COUNT(&cores));
+}
+#else
+int cpu_count(void) {
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+}
+
+int cpu_cores(void) {
+    return cpu_count();
+}
+#endif
 
 /* The number behind `key` in a file of "key number" lines; the file's first number for an empty key. 0: not there. */
 static uint64_t number_in(const char *path, const char *key) {

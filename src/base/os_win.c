@@ -64,6 +64,10 @@ int cpu_count(void) {
     return n > 0 ? (int)n : 1;
 }
 
+int cpu_cores(void) {
+    return cpu_count();
+}
+
 memory_info memory_status(void) {
     MEMORYSTATUSEX s = {.dwLength = sizeof s};
     if (!GlobalMemoryStatusEx(&s)) return (memory_info){0};

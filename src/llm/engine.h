@@ -28,8 +28,9 @@
 typedef struct llm_engine llm_engine;
 
 enum {
-    LLM_CHUNK = 32,         /* prompt tokens per step on the CPU */
-    LLM_CHUNK_DEVICE = 512, /* the same when layers are offloaded to a device */
+    LLM_CHUNK = 32,                  /* prompt tokens per step on the CPU */
+    LLM_CHUNK_DEVICE = 512,          /* the same when layers are offloaded to a device */
+    LLM_BYTES_PER_THREAD = 32 << 20, /* read in a few milliseconds: below that, waiting for each other costs more */
     LLM_SLOTS_MAX = 64,
     LLM_STOPS_MAX = 16,
     LLM_CTX_DEFAULT_MAX = 8192, /* n_ctx 0 is the trained length, but not more than this */
@@ -38,7 +39,8 @@ enum {
 typedef struct llm_options {
     int n_ctx;        /* tokens per slot; 0: see LLM_CTX_DEFAULT_MAX */
     int n_gpu_layers; /* -1: all */
-    int threads;      /* 0: one per core */
+    int threads;      /* 0: one per core, but no more than there is work for: one per LLM_BYTES_PER_THREAD of weights */
+    int max_threads;  /* for that case; 0: no limit */
     int slots;        /* 1..LLM_SLOTS_MAX */
 } llm_options;
 

@@ -181,6 +181,14 @@ static int choose_ctx(const llm_model *m, int wished) {
     return wished;
 }
 
+static int choose_threads(const llm_model *m, const llm_options *o) {
+    if (o->threads > 0) return o->threads;
+    int most = cpu_cores();
+    if (o->max_threads > 0 && o->max_threads < most) most = o->max_threads;
+    uint64_t useful = 1 + m->info.weights_bytes / LLM_BYTES_PER_THREAD;
+    return useful < (uint64_t)most ? (int)useful : most;
+}
+
 static bool make_context(llm_model *m, const llm_options *o, const llm_hooks *hooks, const complaint *why, err *e) {
     bool on_device = uses_device(o);
     int n_ctx = choose_ctx(m, o->n_ctx);
@@ -190,7 +198,7 @@ static bool make_context(llm_model *m, const llm_options *o, const llm_hooks *ho
     m->chunk = on_device ? LLM_CHUNK_DEVICE : LLM_CHUNK;
     m->info.n_ctx = n_ctx;
     m->info.slots = slots;
-    m->info.threads = o->threads > 0 ? o->threads : cpu_count();
+    m->info.threads = choose_threads(m, o);
 
     struct llama_context_params p = llama_context_default_params();
     p.n_ctx = (uint32_t)n_ctx * (uint32_t)slots;

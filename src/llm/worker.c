@@ -145,7 +145,7 @@ static bool on_loading(void *ctx, float done) {
 static llm_engine *open_model(service *v, const char *path, const llm_options *o, err *e) {
     llm_hooks hooks = {.loading = on_loading, .computing = on_computing, .ctx = v};
     llm_options actual = *o;
-    if (actual.threads == 0) actual.threads = worker_threads(v->w);
+    actual.max_threads = worker_threads(v->w);
     log_info("llm", "loading %s", path);
     return llm_engine_open(path, &actual, &hooks, e);
 }
