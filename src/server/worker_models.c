@@ -148,11 +148,10 @@ static bool kept_previous(const char *body, size_t len) {
 static void load_succeeded(slot *s, const load_request *r) {
     s->loaded = true;
     s->idle_since = clock_mono_ms();
-    if (r->reason == LOAD_NEW || !str_eq(r->body, s->body)) choose(s, r->model_id, r->body);
-    if (r->reason == LOAD_RESTORE)
-        log_info("server", "%s model restored successfully.", s->kind);
-    else
-        save(s);
+    if (r->reason == LOAD_NEW) choose(s, r->model_id, r->body);
+    if (r->reason == LOAD_RESTORE && !s->unsaved) log_info("server", "%s model restored successfully.", s->kind);
+    if (r->reason == LOAD_NEW || s->unsaved) save(s);
+    s->unsaved = false;
 }
 
 static void load_failed(slot *s, const load_request *r, const err *e) {
@@ -218,7 +217,7 @@ void slot_models_restore(slot *s) {
     s->queued = (load_request){0};
     if (!r.body) {
         r = (load_request){.reason = LOAD_RESTORE, .model_id = str_dup(s->model_id), .body = str_dup(s->body)};
-        log_info("server", "Restoring %s model...", s->kind);
+        log_info("server", s->unsaved ? "Loading %s model..." : "Restoring %s model...", s->kind);
     }
     start_load(s, &r);
 }
@@ -264,6 +263,7 @@ void workers_load(workers *w, worker_id id, const char *model_id, const char *bo
 
 void workers_choose(workers *w, worker_id id, const char *model_id, const char *body) {
     choose(&w->slots[id], model_id, body);
+    w->slots[id].unsaved = true;
 }
 
 /* ---- unloading -------------------------------------------------------------------------------------------------- */

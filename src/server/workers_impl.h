@@ -44,6 +44,7 @@ typedef struct slot {
 
     char *model_id, *body; /* the chosen model; NULL: none */
     bool loaded;           /* it is in the process now */
+    bool unsaved;          /* chosen on the command line, and not confirmed by the worker yet */
     http_call *load_call;  /* under way; `load` says what */
     load_request load;
     load_request queued; /* LOAD_NEW that leaves safe mode: taken up by the next RESTORE */

@@ -120,7 +120,7 @@ test('3.6: smart fallback for a GGUF given as --model', async () => {
   const other = await Studio.start({ args: ['--model', 'tiny-sd1-unet-f16.gguf', '--vae', 'tiny-vae.safetensors', '--clip_l', 'tiny-clip_l.safetensors'] })
   try {
     await other.logged(/Smart fallback: Moving GGUF from model_path to diffusion_model_path/)
-    await other.logged(/SD model restored successfully\./)
+    await other.logged(/Saved SD model state/)
     const r = await other.post('/v1/images/generations', small)
     assert.ok(isPng(Buffer.from(r.data[0].b64_json, 'base64')))
   } finally { await other.cleanup() }
