@@ -463,6 +463,7 @@ static bool on_phase(jobs *q, job *j, const json_in *line, err *e) {
     const char *phase = NULL;
     if (!json_need_str(line, "phase", &phase, e)) return false;
     set_phase(j, phase);
+    if (str_eq(j->phase, "sampling")) j->step = 0; /* of the next picture */
     publish(q, j, 0);
     return true;
 }
@@ -531,6 +532,7 @@ static bool on_image(jobs *q, job *j, const json_in *line, err *e) {
     pic->p.model = pic->params.model;
     pic->p.params = &pic->params;
     job_add_result(j, 0, p.seed, file, NULL);
+    if (p.index + 1 < j->params.n) j->image = p.index + 1;
     history_record(q->history, &pic->p, on_recorded, pic);
     return true;
 }
