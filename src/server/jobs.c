@@ -150,12 +150,15 @@ typedef struct save {
     jobs *q;
     job state;        /* a shallow copy: job_update() looks at no pointer */
     char *checkpoint; /* to be removed, or NULL */
+    bool uploads;     /* its image may be one that nobody needs any more */
     err why;
 } save;
 
 static void do_save(db_conn *c, void *arg) {
     save *s = arg;
-    if (job_update(c, &s->state, &s->why) && s->checkpoint) remove(s->checkpoint);
+    if (!job_update(c, &s->state, &s->why)) return;
+    if (s->checkpoint) remove(s->checkpoint);
+    if (s->uploads) uploads_collect(s->q->uploads, c);
 }
 
 static void arm_retry(jobs *q);
@@ -192,7 +195,11 @@ static char *checkpoint_path(const jobs *q, const job *j) {
 
 static void submit_save(jobs *q, const job *j) {
     save *s = mem_alloc(1, sizeof *s);
-    *s = (save){.q = q, .state = *j, .checkpoint = job_is_over(j->status) ? checkpoint_path(q, j) : NULL};
+    bool over = job_is_over(j->status);
+    *s = (save){.q = q,
+                .state = *j,
+                .checkpoint = over ? checkpoint_path(q, j) : NULL,
+                .uploads = over && j->params.init_image};
     db_submit(q->db, do_save, saved, s);
 }
 

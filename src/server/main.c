@@ -133,6 +133,7 @@ static bool open_work(program *p, err *e) {
                                .checkpoint_dir = p->checkpoint_dir,
                                .runner = sd_runner_interface(a->runner)};
     a->jobs = jobs_open(&queue, e);
+    if (a->jobs) history_check_files(a->history);
     return a->jobs != NULL;
 }
 

@@ -103,7 +103,7 @@ static void on_done(void *ctx, const err *e) {
 void sd_runner_worker_died(sd_runner *r, const char *cause) {
     if (!r->working || r->ended) return;
     err e = {0};
-    err_set(&e, ERR_CRASHED, "the image worker crashed: %s", cause);
+    err_set(&e, ERR_CRASHED, "%s", cause);
     end(r, &e);
 }
 

@@ -1,0 +1,2 @@
+mysti_fuzz(fuzz_image_params mysti_server_core)
+mysti_fuzz(fuzz_search mysti_server_core)
