@@ -49,7 +49,7 @@ endif()
 # ggml + libllama: a checkout, installed packages, or the pinned build that setup.sh made.
 if(MYSTI_LLAMA_DIR)
   foreach(o BUILD_SHARED_LIBS LLAMA_BUILD_COMMON LLAMA_BUILD_TESTS LLAMA_BUILD_TOOLS LLAMA_BUILD_EXAMPLES
-            LLAMA_BUILD_SERVER LLAMA_BUILD_APP LLAMA_OPENSSL GGML_OPENMP)
+            LLAMA_BUILD_SERVER LLAMA_BUILD_APP LLAMA_OPENSSL)
     set(${o} OFF CACHE BOOL "" FORCE)
   endforeach()
   foreach(b CUDA VULKAN HIP METAL)

@@ -4,6 +4,7 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 DEPS=$ROOT/build/_deps
 CACHE=${MYSTI_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/mysti}
 JOBS=${MYSTI_JOBS:-$(getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)}
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # computing threads that wait leave the processor to others
 
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }

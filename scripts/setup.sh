@@ -106,7 +106,8 @@ ensure_node() {
 # llama.cpp + ggml, built once per version, options and processor, and kept outside the clone.
 build_llama() {
   local options cpu key src
-  options="-DGGML_OPENMP=OFF -DGGML_NATIVE=ON"
+  # OpenMP: its barriers sleep. ggml's own spin, and two workers that spin for the same processors stand still.
+  options="-DGGML_OPENMP=$([ "$(uname)" = Darwin ] && echo OFF || echo ON) -DGGML_NATIVE=ON"
   [ "${MYSTI_CUDA:-0}" = 1 ] && options="$options -DGGML_CUDA=ON"
   [ "${MYSTI_VULKAN:-0}" = 1 ] && options="$options -DGGML_VULKAN=ON"
   [ "${MYSTI_HIP:-0}" = 1 ] && options="$options -DGGML_HIP=ON"

@@ -195,7 +195,8 @@ static bool spawn(slot *s, err *e) {
         argv[n++] = "--backend";
         argv[n++] = c->backend;
     }
-    const char *const envv[] = {env, NULL};
+    /* Computing threads that wait sleep at once: while they spin, the other worker's threads don't get the processor. */
+    const char *const envv[] = {env, "OMP_WAIT_POLICY=PASSIVE", NULL};
     const proc_options o = {.argv = argv, .env = envv, .on_line = on_line, .on_exit = on_exit_of, .ctx = s};
     s->process = proc_spawn(s->owner->app->loop, &o, e);
     s->pid = s->process ? proc_pid(s->process) : 0;

@@ -1,0 +1,21 @@
+# The built ggml asks for OpenMP, whose runtime lets its threads sleep while they wait for each other. We only link it:
+# gcc's runtime does for every compiler, and our own code needs no OpenMP flags. Compiling ggml needs the real module.
+if(MYSTI_LLAMA_DIR)
+  include(${CMAKE_ROOT}/Modules/FindOpenMP.cmake)
+  return()
+endif()
+execute_process(COMMAND gcc -print-file-name=libgomp.so OUTPUT_VARIABLE _gomp OUTPUT_STRIP_TRAILING_WHITESPACE
+                ERROR_QUIET)
+if(NOT IS_ABSOLUTE "${_gomp}")
+  find_library(_gomp_system NAMES gomp omp)
+  set(_gomp ${_gomp_system})
+endif()
+if(_gomp)
+  foreach(_lang C CXX)
+    if(NOT TARGET OpenMP::OpenMP_${_lang})
+      add_library(OpenMP::OpenMP_${_lang} INTERFACE IMPORTED)
+      set_target_properties(OpenMP::OpenMP_${_lang} PROPERTIES INTERFACE_LINK_LIBRARIES "${_gomp}")
+    endif()
+  endforeach()
+  set(OpenMP_FOUND TRUE)
+endif()
