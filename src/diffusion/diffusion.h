@@ -135,7 +135,7 @@ typedef enum diffusion_tiling {
 typedef struct diffusion_params {
     const char *prompt;   /* A1111 attention syntax: "a (red:1.2) fox" */
     const char *negative; /* "" or NULL: none */
-    int width, height;    /* pixels; 0: the model's default */
+    int width, height;    /* pixels, at most 3072 x 3072 in all; 0: the model's default */
     int steps;            /* 1 .. 200 */
     float cfg_scale;      /* 0 .. 50; 1 skips the negative prompt and halves the work */
     const char *sampler;  /* a name of diffusion_samplers(), or A1111's ("DPM++ 2M Karras") */

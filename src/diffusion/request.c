@@ -5,6 +5,8 @@
 
 #include <string.h>
 
+/* More pixels would need graphs of more operations than a backend takes. */
+enum { PIXELS_MAX = 3072 * 3072 };
 enum { STEPS_MAX = 200, BATCH_MAX = 16, CLIP_SKIP_MAX = 12, PROMPT_LIMIT = 20000 * 4 };
 
 static bool check_int(const char *name, int v, int min, int max, err *e) {
@@ -53,6 +55,9 @@ static bool resolve_size(const diffusion *d, request *r, err *e) {
     r->width = p->width ? p->width : d->info.default_width;
     r->height = p->height ? p->height : d->info.default_height;
     if (!check_side(&d->info, "width", r->width, e) || !check_side(&d->info, "height", r->height, e)) return false;
+    if (r->width > PIXELS_MAX / r->height) {
+        return err_set(e, ERR_INVALID, "height: %dx%d has more than %d pixels", r->width, r->height, PIXELS_MAX);
+    }
     vae_info info = vae_describe(d->vae);
     r->channels = info.latent_channels;
     r->columns = r->width / info.factor;
