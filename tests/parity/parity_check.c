@@ -490,9 +490,10 @@ int main(int argc, char **argv) {
     if (argc == 3 && str_eq(argv[1], "--tokens")) return check_tokens(argv[2]);
     backend *b = backend_open("cpu", 2, &e);
     if (!b) die("backend", &e);
-    const bool plain = str_eq(argv[1], "--plain");
+    const bool plain = str_eq(argv[1], "--plain"), threads = str_eq(argv[1], "--threads");
+    if (threads) backend_force_threads(b);
     if (plain) backend_forbid_custom_ops(b);
-    for (int i = plain ? 2 : 1; i < argc; i++) ok = run_file(b, argv[i]) && ok;
+    for (int i = plain || threads ? 2 : 1; i < argc; i++) ok = run_file(b, argv[i]) && ok;
     backend_close(b);
     return ok ? 0 : 1;
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
-enum { GRAPH_NODES = 16384, GRAPH_IO = 32 };
+enum { GRAPH_NODES = 16384, GRAPH_IO = 32, WORK_PER_NODE = 4 * 1000 * 1000 };
 
 struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
@@ -23,7 +23,8 @@ struct backend {
     void *graph_memory; /* tensor descriptions of the graph under construction */
     size_t graph_memory_size;
     int threads;
-    bool plain_ops; /* no custom operations, even on the CPU */
+    bool plain_ops;   /* no custom operations, even on the CPU */
+    bool all_threads; /* also for small graphs */
     bool (*should_cancel)(void *ctx);
     void *cancel_ctx;
 };
@@ -129,7 +130,7 @@ backend *backend_open(const char *name, int threads, err *e) {
     ggml_backend_dev_t dev = find_device(name, e);
     if (!dev) return NULL;
     backend *b = mem_alloc(1, sizeof *b);
-    b->threads = threads > 0 ? threads : cpu_count();
+    b->threads = threads > 0 ? threads : cpu_cores();
     if (b->threads > GGML_MAX_N_THREADS) b->threads = GGML_MAX_N_THREADS;
     b->graph_memory_size = ggml_tensor_overhead() * GRAPH_NODES + ggml_graph_overhead_custom(GRAPH_NODES, false);
     b->graph_memory = mem_alloc(1, b->graph_memory_size);
@@ -179,6 +180,10 @@ bool backend_custom_ops(const backend *b) {
 
 void backend_forbid_custom_ops(backend *b) {
     b->plain_ops = true;
+}
+
+void backend_force_threads(backend *b) {
+    b->all_threads = true;
 }
 
 void backend_trim(backend *b) {
@@ -300,6 +305,24 @@ static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
                    free_bytes >> 20);
 }
 
+/* Multiplications in matrix products and attention: nearly all of a graph's work. */
+static double work_of(struct ggml_cgraph *cg) {
+    double work = 0;
+    for (int i = 0; i < ggml_graph_n_nodes(cg); i++) {
+        const struct ggml_tensor *t = ggml_graph_node(cg, i);
+        if (t->op == GGML_OP_MUL_MAT) work += (double)ggml_nelements(t) * (double)t->src[0]->ne[0];
+        if (t->op == GGML_OP_FLASH_ATTN_EXT) work += 2.0 * (double)ggml_nelements(t) * (double)t->src[1]->ne[1];
+    }
+    return work;
+}
+
+/* Threads meet after every operation, spinning until the last one comes. Where operations are short that costs more
+ * than a second thread saves, and very much more while other processes want the cores. */
+static void choose_threads(backend *b, struct ggml_cgraph *cg) {
+    const bool worth_it = work_of(cg) / (1.0 + ggml_graph_n_nodes(cg)) > WORK_PER_NODE;
+    ggml_backend_cpu_set_n_threads(b->cpu, worth_it || b->all_threads ? b->threads : 1);
+}
+
 static bool execute(backend *b, struct ggml_cgraph *cg, err *e) {
     switch (ggml_backend_sched_graph_compute(b->sched, cg)) {
     case GGML_STATUS_SUCCESS:
@@ -334,6 +357,7 @@ static bool run(graph *g, graph_build build, void *ctx, err *e) {
     if (g->overflow) return err_set(e, ERR_INTERNAL, "more than %d inputs and outputs in a graph", GRAPH_IO);
     struct ggml_cgraph *cg = collect(g);
     if (!allocate(g->b, cg, e)) return false;
+    choose_threads(g->b, cg);
     feed(g);
     if (!execute(g->b, cg, e)) return false;
     read_back(g);

@@ -53,6 +53,10 @@ void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx)
 bool backend_custom_ops(const backend *b);
 void backend_forbid_custom_ops(backend *b);
 
+/* Small graphs are computed by one thread, because there meeting the others takes longer than the work. A test may have
+ * all threads at any size. */
+void backend_force_threads(backend *b);
+
 /* Frees the compute buffer; the next graph allocates its own. */
 void backend_trim(backend *b);
 
