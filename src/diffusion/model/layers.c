@@ -66,8 +66,11 @@ bool layers_fail(const layers *l, err_code code, const char *fmt, ...) {
 static struct ggml_tensor *find(const layers *l, weights_use use, const char *name, const char *part, const int64_t *ne,
                                 int n_dims) {
     char full[NAME];
+    full_name(l, name, part, full);
+    for (int i = 0; i < n_dims; i++)
+        if (ne[i] < 1) layers_fail(l, ERR_FORMAT, "tensor '%s' is empty, or one that tells its size is missing", full);
     if (!*l->ok) return NULL;
-    struct ggml_tensor *t = weights_tensor_nd(l->w, l->e, use, full_name(l, name, part, full), ne, n_dims);
+    struct ggml_tensor *t = weights_tensor_nd(l->w, l->e, use, full, ne, n_dims);
     if (!t) *l->ok = false;
     return t;
 }
