@@ -188,11 +188,8 @@ static void on_stored(void *arg) {
         buf_puts(&body, "{\"path\":");
         json_quote(&body, i->path);
         buf_putc(&body, '}');
-        const http_header json = {"Content-Type", "application/json"};
         const http_call_opts call = {.method = "POST",
                                      .path = "/internal/inspect",
-                                     .headers = &json,
-                                     .header_count = 1,
                                      .body = buf_str(&body),
                                      .body_len = body.len,
                                      .idle_timeout_ms = 30000};
