@@ -376,6 +376,44 @@ static void more_than_slots_wait_in_order(void **state) {
     llm_engine_close(m, NULL);
 }
 
+/* Prompts are read one after the other: the first to come begins its answer first, in whichever slot it is. */
+static void the_oldest_prompt_is_read_first(void **state) {
+    (void)state;
+    llm_engine *m = open_slots(SLOTS);
+    answer a, b;
+    const char *prompts[] = {LONG_PROMPT + 2, LONG_PROMPT + 4};
+    llm_request first = ask(prompts[0], 3, 0), second = ask(prompts[1], 3, 0);
+    for (int turn = 0; turn < SLOTS; turn++) { /* the slots take turns, so the older one is not always the left one */
+        submit(m, &a, &first);
+        submit(m, &b, &second);
+        while (!a.events && !b.events) assert_true(llm_engine_step(m));
+        assert_true(a.events > 0 && b.events == 0);
+        run_until_idle(m);
+        answer_free(&a), answer_free(&b);
+    }
+    llm_engine_close(m, NULL);
+}
+
+static void penalties_see_the_prompt(void **state) {
+    (void)state;
+    llm_engine *m = open_slots(1);
+    answer plain, penalised;
+    llm_request r = ask(" an owl on a", 1, 0);
+    run(m, &plain, &r);
+    assert_int_equal(plain.count, 1);
+    char *with = str_fmt(" an owl%s on a", buf_str(&plain.text)); /* its favourite word was there already */
+    r.prompt = with;
+    run(m, &penalised, &r);
+    assert_string_equal(buf_str(&penalised.text), buf_str(&plain.text)); /* still the favourite ... */
+    answer_free(&penalised);
+    r.presence_penalty = 50;
+    run(m, &penalised, &r);
+    assert_string_not_equal(buf_str(&penalised.text), buf_str(&plain.text)); /* ... but not against a penalty */
+    free(with);
+    answer_free(&plain), answer_free(&penalised);
+    llm_engine_close(m, NULL);
+}
+
 static void cancel_frees_the_slot(void **state) {
     (void)state;
     llm_engine *m = open_slots(1);
@@ -657,6 +695,8 @@ int main(void) {
         cmocka_unit_test(side_by_side),
         cmocka_unit_test(a_neighbour_does_not_change_the_prompt),
         cmocka_unit_test(more_than_slots_wait_in_order),
+        cmocka_unit_test(the_oldest_prompt_is_read_first),
+        cmocka_unit_test(penalties_see_the_prompt),
         cmocka_unit_test(cancel_frees_the_slot),
         cmocka_unit_test(slow_reader_sits_out),
         cmocka_unit_test(a_full_context_ends_with_length),

@@ -1,0 +1,1 @@
+mysti_fuzz(fuzz_llm_request mysti_llm_protocol)
