@@ -62,10 +62,11 @@ static void tell_earlier(run *r, int upto) {
         output_file f = {0};
         output_names(&r->target, i, &f);
         char *path = path_join(r->target.dir, f.name);
+        image_format format;
         buf file, text;
         buf_init(&file, INIT_FILE_MAX);
         buf_init(&text, 128 * 1024);
-        if (file_read(path, &file, NULL) && image_probe(file.data, file.len, &f.width, &f.height, NULL, NULL)) {
+        if (file_read(path, &file, NULL) && image_probe(file.data, file.len, &f.width, &f.height, &format, NULL)) {
             f.bytes = file.len;
             metadata_read(&text, file.data, file.len, NULL);
             tell_picture(r, i, &f, buf_str(&text));

@@ -1,0 +1,261 @@
+/* The image worker's parts that need no process: request bodies, file names, the embedded text, exchanging models. */
+#include "base/file.h"
+#include "base/path.h"
+#include "base/str.h"
+#include "diffusion/image/metadata.h"
+#include "sd/model.h"
+#include "sd/output.h"
+#include "sd/request.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+enum { SKIPPED = 77 };
+
+/* ---- requests --------------------------------------------------------------------------------------------------- */
+
+#define OUTPUT "\"output_dir\": \"/o\", \"file_stem\": \"s\""
+
+static void a_whole_request(void **state) {
+    (void)state;
+    static const char body[] =
+        "{\"job\": \"j-12\", \"prompt\": \"a\", \"negative_prompt\": \"b\", \"width\": 640, \"height\": 512,"
+        "\"steps\": 9, \"cfg_scale\": 4.5, \"sampler\": \"heun\", \"scheduler\": \"karras\","
+        "\"seed\": 9007199254740991, \"n\": 3, \"clip_skip\": 2, \"rng\": \"cpu\", \"init_image\": \"/i.png\","
+        "\"strength\": 0.25, \"vae_tiling\": \"on\", " OUTPUT ", \"format\": \"webp\", \"quality\": 55,"
+        "\"preview\": true, \"model_name\": \"m\", \"checkpoint\": \"/c\"}";
+    generate_request r;
+    assert_true(generate_request_read(&r, body, strlen(body), NULL));
+    const diffusion_params *p = &r.params;
+    assert_string_equal(r.job, "j-12");
+    assert_string_equal(p->prompt, "a");
+    assert_string_equal(p->negative, "b");
+    assert_int_equal(p->width, 640);
+    assert_int_equal(p->height, 512);
+    assert_int_equal(p->steps, 9);
+    assert_float_equal(p->cfg_scale, 4.5f, 0);
+    assert_string_equal(p->sampler, "heun");
+    assert_string_equal(p->schedule, "karras");
+    assert_true(p->seed == 9007199254740991u);
+    assert_int_equal(p->batch, 3);
+    assert_int_equal(p->clip_skip, 2);
+    assert_string_equal(p->rng, "cpu");
+    assert_string_equal(r.init_image, "/i.png");
+    assert_float_equal(p->strength, 0.25f, 0);
+    assert_int_equal(p->tiling, DIFFUSION_TILING_ON);
+    assert_int_equal(r.format, IMAGE_WEBP);
+    assert_int_equal(r.quality, 55);
+    assert_int_equal(p->preview_every, 1);
+    assert_string_equal(r.model_name, "m");
+    assert_string_equal(p->checkpoint, "/c");
+    generate_request_free(&r);
+}
+
+static void defaults(void **state) {
+    (void)state;
+    static const char body[] = "{\"prompt\": \"a\", \"init_image\": null, \"checkpoint\": null, " OUTPUT "}";
+    generate_request r;
+    assert_true(generate_request_read(&r, body, strlen(body), NULL));
+    assert_int_equal(r.params.steps, 20);
+    assert_int_equal(r.params.preview_every, 0);
+    assert_int_equal(r.format, IMAGE_PNG);
+    assert_null(r.init_image);
+    assert_null(r.params.checkpoint);
+    generate_request_free(&r);
+}
+
+static void bad_requests_name_the_field(void **state) {
+    (void)state;
+    static const char *const rows[][2] = {
+        {"", ""},
+        {"{}", "output_dir"},
+        {"{\"output_dir\": \"/o\"}", "file_stem"},
+        {"{\"output_dir\": \"/o\", \"file_stem\": \"../x\"}", "file_stem"},
+        {"{" OUTPUT ", \"format\": \"bmp\"}", "format"},
+        {"{" OUTPUT ", \"quality\": 0}", "quality"},
+        {"{" OUTPUT ", \"vae_tiling\": \"maybe\"}", "vae_tiling"},
+        {"{" OUTPUT ", \"steps\": \"many\"}", "steps"},
+        {"{" OUTPUT ", \"prompt\": 5}", "prompt"},
+        {"{" OUTPUT ", \"seed\": 9007199254740992}", "seed"},
+        {"{" OUTPUT ", \"seed\": -1}", "seed"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        generate_request r;
+        err e = {0};
+        assert_false(generate_request_read(&r, rows[i][0], strlen(rows[i][0]), &e));
+        if (!strstr(e.msg, rows[i][1])) fail_msg("row %zu: %s", i, e.msg);
+    }
+}
+
+static void load_requests(void **state) {
+    (void)state;
+    static const char good[] =
+        "{\"model\": null, \"diffusion_model\": \"/u.gguf\", \"vae\": \"/v\", \"prediction\": \"v\"}";
+    load_request r;
+    assert_true(load_request_read(&r, good, strlen(good), NULL));
+    assert_null(r.files.model);
+    assert_string_equal(r.files.diffusion_model, "/u.gguf");
+    assert_string_equal(r.files.vae, "/v");
+    assert_int_equal(r.prediction, DIFFUSION_PREDICT_V);
+    load_request_free(&r);
+    static const char *const bad[] = {"{}", "{\"model\": \"\"}", "{\"model\": \"/m\", \"prediction\": \"x\"}", "[]"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        err e = {0};
+        assert_false(load_request_read(&r, bad[i], strlen(bad[i]), &e));
+        assert_true(e.msg[0] != 0);
+    }
+}
+
+/* ---- output ----------------------------------------------------------------------------------------------------- */
+
+static void names_of_files(void **state) {
+    (void)state;
+    output_target t = {.dir = "/o", .stem = "s", .count = 1, .format = IMAGE_JPEG};
+    output_file f;
+    output_names(&t, 0, &f);
+    assert_string_equal(f.name, "s.jpg");
+    assert_string_equal(f.thumb, ".thumbs/s.webp");
+    t.count = 3;
+    output_names(&t, 2, &f);
+    assert_string_equal(f.name, "s-2.jpg");
+    assert_string_equal(f.thumb, ".thumbs/s-2.webp");
+}
+
+/* Written, and read back from the file's own bytes in each format. */
+static void pictures_carry_their_parameters(void **state) {
+    (void)state;
+    static const image_format formats[] = {IMAGE_PNG, IMAGE_JPEG, IMAGE_WEBP};
+    char *dir = str_fmt("/tmp/mysti-sd-%d", (int)getpid());
+    diffusion_params p;
+    diffusion_params_init(&p);
+    p.prompt = "a fox, running\nin d\xc3\xa9"
+               "cembre";
+    p.negative = "blurry";
+    p.sampler = "dpm++2m";
+    p.schedule = NULL;
+    p.clip_skip = 2;
+    output_origin origin = {.params = &p, .width = 600, .height = 80, .seed = 77, .model = "a, model"};
+    buf text;
+    buf_init(&text, 4096);
+    output_parameters(&origin, &text);
+    assert_string_equal(buf_str(&text),
+                        "a fox, running\nin d\xc3\xa9"
+                        "cembre\nNegative prompt: blurry\n"
+                        "Steps: 20, Sampler: DPM++ 2M, Schedule type: Karras, CFG scale: 7, Seed: 77, Size: 600x80, "
+                        "Model: \"a, model\", Clip skip: 2, RNG: NV, Version: Mysti " MYSTI_VERSION);
+    image picture;
+    assert_true(image_alloc(&picture, 600, 80, 3));
+    for (size_t i = 0; i < sizeof formats / sizeof *formats; i++) {
+        output_target t = {.dir = dir, .stem = "p", .count = 1, .format = formats[i], .quality = 90};
+        output_file f;
+        err e = {0};
+        if (!output_write(&t, 0, &picture, buf_str(&text), &f, &e)) fail_msg("%s", e.msg);
+        char *path = path_join(dir, f.name), *thumb = path_join(dir, f.thumb);
+        buf file, found;
+        buf_init(&file, 1 << 20);
+        buf_init(&found, 4096);
+        assert_true(file_read(path, &file, NULL));
+        assert_int_equal(file.len, f.bytes);
+        assert_true(metadata_read(&found, file.data, file.len, NULL));
+        assert_string_equal(buf_str(&found), buf_str(&text));
+        buf_clear(&file);
+        int w, h;
+        image_format format;
+        assert_true(file_read(thumb, &file, NULL));
+        assert_true(image_probe(file.data, file.len, &w, &h, &format, NULL));
+        assert_int_equal(format, IMAGE_WEBP);
+        assert_int_equal(w, 256);
+        assert_int_equal(h, 34);
+        buf_free(&file);
+        buf_free(&found);
+        unlink(path);
+        unlink(thumb);
+        free(path);
+        free(thumb);
+    }
+    output_target nowhere = {.dir = "/proc/none", .stem = "p", .count = 1, .format = IMAGE_PNG};
+    output_file f;
+    err e = {0};
+    assert_false(output_write(&nowhere, 0, &picture, "", &f, &e));
+    assert_true(e.msg[0] != 0);
+    image_free(&picture);
+    buf_free(&text);
+    char *thumbs = path_join(dir, ".thumbs");
+    rmdir(thumbs);
+    rmdir(dir);
+    free(thumbs);
+    free(dir);
+}
+
+/* ---- exchanging models ------------------------------------------------------------------------------------------ */
+
+static bool load(sd_model *m, const char *name, err *e) {
+    char *path = path_join(TINY_MODELS, name);
+    const diffusion_files files = {.model = path};
+    bool ok = sd_model_load(m, &files, DIFFUSION_PREDICT_AUTO, NULL, e);
+    free(path);
+    return ok;
+}
+
+static void a_failed_load_keeps_the_model(void **state) {
+    (void)state;
+    sd_model m = {.options = {.threads = 1}};
+    err e = {0};
+    assert_null(sd_model_path(&m));
+    assert_false(load(&m, "tiny-vae.safetensors", &e));
+    assert_null(sd_model_path(&m));
+    assert_true(load(&m, "tiny-sd1-f16.safetensors", &e));
+    const diffusion *before = m.engine;
+    assert_false(load(&m, "tiny-vae.safetensors", &e));
+    assert_int_equal(e.code, ERR_UNSUPPORTED);
+    assert_true(str_starts(e.msg, "load 'tiny-vae.safetensors': "));
+    assert_ptr_equal(m.engine, before);
+    assert_true(str_ends(sd_model_path(&m), "/tiny-sd1-f16.safetensors"));
+    assert_true(load(&m, "tiny-sd1-bf16.safetensors", &e));
+    assert_true(str_ends(sd_model_path(&m), "/tiny-sd1-bf16.safetensors"));
+    sd_model_unload(&m);
+    sd_model_unload(&m);
+    assert_null(sd_model_path(&m));
+}
+
+/* The limit lets the f16 model in but not the f32 one: the first is closed to make room, and comes back. */
+static void too_big_a_model_brings_the_old_one_back(void **state) {
+    (void)state;
+    sd_model m = {.options = {.threads = 1, .memory_limit = 12 << 20}};
+    err e = {0};
+    assert_true(load(&m, "tiny-sd1-f16.safetensors", &e));
+    assert_false(load(&m, "tiny-sd1-f32.safetensors", &e));
+    assert_int_equal(e.code, ERR_MEMORY);
+    assert_non_null(m.engine);
+    assert_true(str_ends(sd_model_path(&m), "/tiny-sd1-f16.safetensors"));
+    sd_model_unload(&m);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_whole_request),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(bad_requests_name_the_field),
+        cmocka_unit_test(load_requests),
+        cmocka_unit_test(names_of_files),
+        cmocka_unit_test(pictures_carry_their_parameters),
+    };
+    const struct CMUnitTest with_models[] = {
+        cmocka_unit_test(a_failed_load_keeps_the_model),
+        cmocka_unit_test(too_big_a_model_brings_the_old_one_back),
+    };
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    if (failed) return failed;
+    if (!path_exists(TINY_MODELS "/tiny-sd1-f16.safetensors")) {
+        printf("SKIP: no tiny models in " TINY_MODELS " (tools/make_tiny_models.py makes them)\n");
+        return SKIPPED;
+    }
+    return cmocka_run_group_tests(with_models, NULL, NULL);
+}
