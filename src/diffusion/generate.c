@@ -314,7 +314,10 @@ bool diffusion_generate(diffusion *d, const diffusion_params *p, const diffusion
     if (!request_resolve(d, p, &j.r, e) || !memory_check_request(d, &j.r, e)) return false;
     backend_set_cancel(d->backend, backend_cancel, &j);
     job_open(&j);
-    bool ok = encode(&j, e) && make_pictures(&j, result, e);
+    err why = {0};
+    bool ok = encode(&j, &why) && make_pictures(&j, result, &why);
+    if (why.code == ERR_CANCELLED) err_set(&why, ERR_CANCELLED, "cancelled"); /* wherever it was noticed */
+    if (!ok && e) *e = why;
     job_close(&j);
     backend_set_cancel(d->backend, NULL, NULL);
     backend_trim(d->backend);

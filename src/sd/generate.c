@@ -33,11 +33,13 @@ static void send_line(run *r) {
     buf_clear(&r->line);
 }
 
-static void tell_phase(run *r, const char *phase) {
-    if (r->phase == phase) return;
+/* False when the phase is the one before. */
+static bool tell_phase(run *r, const char *phase) {
+    if (r->phase == phase) return false;
     r->phase = phase;
     buf_printf(&r->line, "{\"event\":\"phase\",\"phase\":\"%s\"}", phase);
     send_line(r);
+    return true;
 }
 
 /* ---- pictures --------------------------------------------------------------------------------------------------- */
@@ -103,8 +105,8 @@ static void on_progress(void *ctx, const diffusion_progress *p) {
     int64_t now = clock_mono_ms();
     worker_progress(r->sd->worker, diffusion_phase_name(p->phase), p->step, p->steps);
     if (r->told_pictures < p->image) tell_earlier(r, p->image);
-    tell_phase(r, diffusion_phase_name(p->phase));
-    if (p->phase == DIFFUSION_SAMPLING && p->step > 0) {
+    bool begins = tell_phase(r, diffusion_phase_name(p->phase));
+    if (p->phase == DIFFUSION_SAMPLING && !begins) { /* it may begin at a later step, of a checkpoint */
         buf_printf(&r->line,
                    "{\"event\":\"progress\",\"phase\":\"sampling\",\"step\":%d,\"steps\":%d,\"image\":%d,"
                    "\"images\":%d,\"step_ms\":%lld,\"time\":%.3f}",
