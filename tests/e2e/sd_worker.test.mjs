@@ -143,7 +143,7 @@ test('health is quick while a picture is made', async () => {
 
 // What an uninterrupted worker made is what a killed and a new one make together.
 test('a killed job goes on where it was, bit by bit the same', async () => {
-  const job = params({ n: 2, steps: 40, width: 192, height: 192, checkpoint: join(dir, 'j.ckpt') })
+  const job = params({ n: 2, steps: 40, checkpoint: join(dir, 'j.ckpt') })
   const whole = await worker.generate({ ...job, file_stem: 'whole', checkpoint: join(dir, 'w.ckpt') })
   assert.equal(whole.at(-1).event, 'done')
   assert.ok(!existsSync(join(dir, 'w.ckpt')))
