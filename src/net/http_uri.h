@@ -12,7 +12,7 @@ typedef struct http_uri {
     char *authority; /* owned; host[:port] of an absolute target, else NULL */
 } http_uri;
 
-/* ERR_INVALID when the target is malformed, climbs above "/", or hides a '/' as %2F. */
+/* ERR_INVALID when the target is malformed, or climbs above "/". %2F is a slash like any other. */
 bool http_uri_parse(http_uri *u, const char *target, size_t len, err *e);
 void http_uri_free(http_uri *u);
 

@@ -124,7 +124,8 @@ static bool read_whole(const json_in *body, const char *key, int64_t *out, int64
     if (!there) return true;
     if (v != floor(v)) return err_set(e, ERR_INVALID, "%s: %g is not a whole number", key, v);
     if (v < (double)min || v > (double)max)
-        return err_set(e, ERR_INVALID, "%s: %.0f is not between %lld and %lld", key, v, (long long)min, (long long)max);
+        return err_set(e, ERR_INVALID, "%s: %.17g is not between %lld and %lld", key, v, (long long)min,
+                       (long long)max);
     *out = (int64_t)v;
     return true;
 }
@@ -189,7 +190,7 @@ static bool read_text(const json_in *body, const char *key, char **out, err *e) 
     if (!s) return true;
     size_t n = count_characters(s);
     if (n > PARAMS_PROMPT_MAX)
-        return err_set(e, ERR_TOO_LARGE, "%s: %zu characters are more than %d", key, n, PARAMS_PROMPT_MAX);
+        return err_set(e, ERR_INVALID, "%s: %zu characters are more than %d", key, n, PARAMS_PROMPT_MAX);
     str_set(out, s);
     return true;
 }

@@ -57,15 +57,22 @@ static bool store_file(request *r, const http_multipart *m, err *e) {
     if (!file) file = http_multipart_find(m, "init_image");
     if (!file || !file->filename) return true;
     char *name = uploads_store(r->a->uploads, file->data, file->len, e);
-    if (!name) return false;
+    if (!name) return err_wrap(e, "%s", file->name);
     free(r->params.init_image);
     r->params.init_image = name;
     return true;
 }
 
-static void read_response_format(request *r, const json_in *body) {
+/* How the answer comes. What would make it a stream is refused: such a client would wait for events in vain. */
+static bool read_response_format(request *r, const json_in *body, err *e) {
     const char *format = NULL;
-    r->result.as_url = json_get_str(body, "response_format", &format, NULL) && str_eq(format, "url");
+    if (!json_get_str(body, "response_format", &format, e)) return false;
+    r->result.as_url = str_eq(format, "url");
+    if (!str_empty(format) && !r->result.as_url && !str_eq(format, "b64_json"))
+        return err_set(e, ERR_INVALID, "response_format: '%.40s' is none of b64_json, url", format);
+    json_in stream = json_at(body, "stream");
+    return !(yyjson_is_true(stream.val) || yyjson_equals_str(stream.val, "true")) ||
+           err_set(e, ERR_UNSUPPORTED, "stream: not supported for images; see /v1/jobs/{id}/events");
 }
 
 /* `type` and the presence of an image must fit each other. */
@@ -83,10 +90,10 @@ static bool check_type(request *r, const json_in *body, err *e) {
 static bool read_body(request *r, yyjson_doc *doc, const http_multipart *m, err *e) {
     json_in body = json_root(doc);
     if (!image_params_read(&r->params, &body, (r->flags & IMAGE_REQUEST_STRICT) != 0, e)) return false;
-    read_response_format(r, &body);
+    if (!read_response_format(r, &body, e)) return false;
     if (r->params.init_image) { /* before the form's file, which then replaces it */
         char *name = uploads_take(r->a->uploads, r->params.init_image, e);
-        if (!name) return false;
+        if (!name) return err_wrap(e, "init_image");
         free(r->params.init_image);
         r->params.init_image = name;
     }

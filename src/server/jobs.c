@@ -329,7 +329,7 @@ static void write_member(buf *out, const char *key, const char *value) {
 static bool write_request(const jobs *q, const job *j, buf *out, err *e) {
     const image_params *p = &j->params;
     char *init = p->init_image ? uploads_path(q->uploads, p->init_image, e) : NULL;
-    if (p->init_image && !init) return false;
+    if (p->init_image && !init) return err_wrap(e, "init_image");
     char *checkpoint = checkpoint_path(q, j), *model = p->model ? path_stem(p->model) : NULL;
     buf_printf(out, "{\"job\":\"%s\"", j->name);
     write_member(out, "prompt", p->prompt);

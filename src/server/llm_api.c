@@ -30,7 +30,10 @@ static bool check_unsupported(const json_in *body, err *e) {
     if (yyjson_is_obj(format.val) && !json_get_str(&format, "type", &type, e)) return false;
     if (yyjson_is_bool(json_at(body, "logprobs").val) && !json_get_bool(body, "logprobs", &logprobs, e)) return false;
     if (yyjson_is_int(json_at(body, "logprobs").val)) logprobs = true;
+    const char *suffix = NULL;
     return json_get_int(body, "n", &n, 1, 1, e) && json_get_bool(body, "echo", &echo, e) &&
+           json_get_str(body, "suffix", &suffix, e) && refuse(body, "suffix", !str_empty(suffix), e) &&
+           refuse(body, "logit_bias", yyjson_obj_size(json_at(body, "logit_bias").val) > 0, e) &&
            refuse(body, "tools", yyjson_arr_size(tools.val) > 0, e) &&
            refuse(body, "functions", yyjson_arr_size(functions.val) > 0, e) &&
            refuse(body, "response_format", !str_eq(type, "text"), e) && refuse(body, "logprobs", logprobs, e) &&
@@ -62,9 +65,13 @@ static bool write_message(buf *out, const json_in *message, err *e) {
     if (!yyjson_is_obj(message->val)) return err_set(e, ERR_INVALID, "%s: expected object", message->path);
     if (!json_need_str(message, "role", &role, e)) return false;
     if (str_eq(role, "developer")) role = "system";
+    if (str_eq(role, "function")) role = "tool";
     if (!str_eq(role, "system") && !str_eq(role, "user") && !str_eq(role, "assistant") && !str_eq(role, "tool"))
         return err_set(e, ERR_INVALID, "%s.role: '%.30s' is none of system, user, assistant, tool", message->path,
                        role);
+    /* An assistant that called a tool said nothing; anybody else forgot the text. */
+    if (!str_eq(role, "assistant") && !json_has(message, "content"))
+        return err_set(e, ERR_INVALID, "%s.content: required", message->path);
     buf text;
     buf_init(&text, REQUEST_MAX);
     bool ok = read_content(message, &text, e);
@@ -143,6 +150,16 @@ static const number_field numbers[] = {
     {"repeat_penalty", 1, 0.01, 10}, {"presence_penalty", 0, -2, 2}, {"frequency_penalty", 0, -2, 2},
 };
 
+/* Any 64 bits; none, null or -1: a drawn one. */
+static bool read_seed(const json_in *body, uint64_t *seed, err *e) {
+    json_in in = json_at(body, "seed");
+    file_random(seed, sizeof *seed);
+    if (!json_has(body, "seed")) return true;
+    if (!yyjson_is_int(in.val)) return err_set(e, ERR_INVALID, "seed: expected a whole number of 64 bits");
+    if (yyjson_is_uint(in.val) || yyjson_get_sint(in.val) != -1) *seed = yyjson_get_uint(in.val);
+    return true;
+}
+
 static bool write_sampling(buf *out, llm_shape shape, const json_in *body, err *e) {
     for (size_t i = 0; i < sizeof numbers / sizeof numbers[0]; i++) {
         double v = numbers[i].fallback;
@@ -150,19 +167,16 @@ static bool write_sampling(buf *out, llm_shape shape, const json_in *body, err *
         buf_printf(out, ",\"%s\":%.9g", numbers[i].name, v);
     }
     int top_k = 40, max_tokens = shape == LLM_CHAT ? -1 : shape == LLM_ENHANCE ? ENHANCE_TOKENS : COMPLETION_TOKENS;
-    int64_t seed = -1;
+    uint64_t seed;
     bool ignore_eos = false;
-    if (!json_get_int(body, "top_k", &top_k, 0, 100000, e) ||
+    if (!json_get_int(body, "top_k", &top_k, -1, 100000, e) ||
         !json_get_int(body, "max_tokens", &max_tokens, -1, 1 << 24, e) ||
-        !json_get_int(body, "max_completion_tokens", &max_tokens, -1, 1 << 24, e) ||
-        !json_get_i64(body, "seed", &seed, INT64_MIN, INT64_MAX, e) ||
+        !json_get_int(body, "max_completion_tokens", &max_tokens, -1, 1 << 24, e) || !read_seed(body, &seed, e) ||
         !json_get_bool(body, "ignore_eos", &ignore_eos, e))
         return false;
-    uint32_t drawn;
-    file_random(&drawn, sizeof drawn);
-    if (seed < 0) seed = drawn;
-    buf_printf(out, ",\"top_k\":%d,\"max_tokens\":%d,\"seed\":%lld,\"ignore_eos\":%s", top_k, max_tokens,
-               (long long)(seed & UINT32_MAX), ignore_eos ? "true" : "false");
+    if (top_k < 0) top_k = 0; /* other servers' word for "all" */
+    buf_printf(out, ",\"top_k\":%d,\"max_tokens\":%d,\"seed\":%llu,\"ignore_eos\":%s", top_k, max_tokens,
+               (unsigned long long)seed, ignore_eos ? "true" : "false");
     return true;
 }
 
@@ -287,7 +301,7 @@ void llm_write_completion(const llm_head *h, const char *text, const char *finis
     } else {
         buf_puts(out, "\"message\":{\"role\":\"assistant\",\"content\":");
         json_quote(out, text);
-        buf_puts(out, "}");
+        buf_puts(out, ",\"refusal\":null}");
     }
     buf_puts(out, ",\"logprobs\":null,\"finish_reason\":");
     quote_or_null(out, finish_reason);

@@ -89,11 +89,15 @@ static void drop(answer *a) {
 
 static void fail(answer *a, const err *e) {
     if (!http_reply_begun(a->req)) {
-        if (e->code == ERR_BUSY) http_header_add(a->req, "Retry-After", "2");
+        bool too_long = e->code == ERR_TOO_LARGE && a->token_count == 0;
         if (e->code == ERR_NOT_FOUND)
             http_reply_error(a->req, 503, "model_not_loaded", NULL, "%s", e->msg);
+        else if (too_long) /* clients that shorten the conversation look for this code, or for these words */
+            http_reply_error(a->req, 400, "context_length_exceeded",
+                             a->request.shape == LLM_CHAT ? "messages" : "prompt",
+                             "the model's maximum context length is exceeded: %s", e->msg);
         else
-            http_reply_err(a->req, e);
+            routes_reply_named(a->req, http_status_of(e->code), err_name(e->code), NULL, e);
     } else {
         buf out;
         buf_init(&out, LINE_MAX_BYTES);

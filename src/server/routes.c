@@ -26,8 +26,16 @@ yyjson_doc *routes_body(http_req *req, json_in *root) {
     return doc;
 }
 
-/* "steps: 0 is not between 1 and 200" -> "steps"; "messages[2].role: ..." -> "messages[2].role". */
+/* "steps: 0 is not between 1 and 200" -> "steps"; "messages[2].role: ..." -> "messages[2].role"; "unknown key 'stepz'"
+ * -> "stepz". */
 static bool leading_field(const char *message, char *out, size_t cap) {
+    static const char unknown[] = "unknown key '";
+    if (str_starts(message, unknown)) {
+        const char *key = message + sizeof unknown - 1;
+        size_t len = strcspn(key, "'");
+        if (len < cap) str_copy(out, len + 1, key);
+        return len > 0 && len < cap;
+    }
     size_t n = strspn(message, "abcdefghijklmnopqrstuvwxyz_.[]0123456789");
     if (n == 0 || n >= cap || message[n] != ':' || message[n + 1] != ' ') return false;
     memcpy(out, message, n);
@@ -35,12 +43,15 @@ static bool leading_field(const char *message, char *out, size_t cap) {
     return true;
 }
 
-void routes_reply_invalid(http_req *req, const err *e) {
-    char param[112];
-    int status = e->code == ERR_FORMAT ? 400 : http_status_of(e->code);
-    bool named = leading_field(e->msg, param, sizeof param);
+void routes_reply_named(http_req *req, int status, const char *code, const char *param, const err *e) {
+    char field[112];
+    bool named = leading_field(e->msg, field, sizeof field);
     if (status == 429 || status == 503) http_header_add(req, "Retry-After", "2");
-    http_reply_error(req, status, err_name(e->code), named ? param : NULL, "%s", e->msg);
+    http_reply_error(req, status, code, named ? field : param, "%s", e->msg);
+}
+
+void routes_reply_invalid(http_req *req, const err *e) {
+    routes_reply_named(req, e->code == ERR_FORMAT ? 400 : http_status_of(e->code), err_name(e->code), NULL, e);
 }
 
 void routes_reply_json(http_req *req, int status, buf *json) {

@@ -37,6 +37,9 @@ yyjson_doc *routes_body(http_req *req, json_in *root);
 /* Answers 400 (or what fits the code); when the message begins with a field ("steps: ..."), that is the `param`. */
 void routes_reply_invalid(http_req *req, const err *e);
 
+/* Answers with that status and code. The `param` is the field that the message begins with, else `param` (or NULL). */
+void routes_reply_named(http_req *req, int status, const char *code, const char *param, const err *e);
+
 /* Answers 200 with the buffer's JSON, and frees the buffer. */
 void routes_reply_json(http_req *req, int status, buf *json);
 

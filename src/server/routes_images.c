@@ -108,6 +108,7 @@ static void do_store(db_conn *c, void *arg) {
     char *name = NULL;
     if (doc && json_need_str(&root, "image", &image, &i->why)) name = uploads_take(i->a->uploads, image, &i->why);
     if (name) i->path = uploads_path(i->a->uploads, name, &i->why);
+    if (image && !i->path) err_wrap(&i->why, "image");
     free(name);
     yyjson_doc_free(doc);
 }

@@ -17,21 +17,22 @@ static void get_output(void *ctx, http_req *req) {
     http_file_serve(req, a->cfg.output_dir, http_req_param(req, "path"), &opts);
 }
 
-/* Programs that look for an API we don't have must get a 404, not the page. */
-static bool is_api_path(const char *path) {
-    static const char *const prefixes[] = {"v1/", "api/", "sdapi/", "internal/", "outputs/"};
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (str_starts(path, prefixes[i])) return true;
-    return str_eq(path, "v1");
+/* Programs that look for an API we don't have must get a 404, neither the page nor "not allowed here". */
+static void no_route(void *ctx, http_req *req) {
+    (void)ctx;
+    http_reply_error(req, 404, NULL, NULL, "there is no route %.200s", http_req_path(req));
 }
+
+#define NO_ROUTES(prefix)                                                                                              \
+    {"GET", prefix "/{path...}", no_route, 0}, {"POST", prefix "/{path...}", no_route, 0},                             \
+        {"PUT", prefix "/{path...}", no_route, 0}, {"PATCH", prefix "/{path...}", no_route, 0},                        \
+        {"DELETE", prefix "/{path...}", no_route, 0}, {                                                                \
+        "OPTIONS", prefix "/{path...}", no_route, 0                                                                    \
+    }
 
 static void get_page(void *ctx, http_req *req) {
     app *a = ctx;
     const char *path = http_req_param(req, "path");
-    if (is_api_path(path)) {
-        http_reply_error(req, 404, NULL, NULL, "there is no route %.200s", http_req_path(req));
-        return;
-    }
     http_header_add(req, "Content-Security-Policy", page_policy);
     http_header_add(req, "Referrer-Policy", "no-referrer");
     const http_file_opts opts = {.cache_control = str_starts(path, "assets/") ? HTTP_CACHE_IMMUTABLE : NULL,
@@ -42,6 +43,11 @@ static void get_page(void *ctx, http_req *req) {
 void routes_static(route_list *l) {
     static const http_route routes[] = {
         {"GET", "/outputs/{path...}", get_output, 0},
+        NO_ROUTES("/v1"),
+        NO_ROUTES("/api"),
+        NO_ROUTES("/sdapi"),
+        NO_ROUTES("/internal"),
+        {"GET", "/v1", no_route, 0},
         {"GET", "/{path...}", get_page, 0},
     };
     route_list_add(l, routes, sizeof routes / sizeof routes[0]);

@@ -183,8 +183,8 @@ static void reply_load_error(http_req *req, const err *e) {
     int status = e->code == ERR_FORMAT || e->code == ERR_UNSUPPORTED ? 422
                  : e->code == ERR_MEMORY                             ? 507
                                                                      : http_status_of(e->code);
-    if (status == 503) http_header_add(req, "Retry-After", "2");
-    http_reply_error(req, status, err_name(e->code), NULL, "%s", e->msg);
+    const char *code = e->code == ERR_NOT_FOUND ? "model_not_found" : err_name(e->code);
+    routes_reply_named(req, status, code, status == 404 || status == 422 || status == 507 ? "model_id" : NULL, e);
 }
 
 static void on_loaded(void *ctx, const char *answer, const err *e) {

@@ -49,11 +49,11 @@ static bool same_content(const char *path, const void *data, size_t len) {
 char *uploads_store(const uploads *u, const void *data, size_t len, err *e) {
     const char *kind = uploads_kind(data, len);
     if (len > UPLOADS_BYTES_MAX) {
-        err_set(e, ERR_TOO_LARGE, "init_image: %zu bytes are more than %d", len, UPLOADS_BYTES_MAX);
+        err_set(e, ERR_TOO_LARGE, "%zu bytes are more than %d", len, UPLOADS_BYTES_MAX);
         return NULL;
     }
     if (!kind) {
-        err_set(e, ERR_INVALID, "init_image: not a PNG, JPEG or WebP image");
+        err_set(e, ERR_INVALID, "not a PNG, JPEG or WebP image");
         return NULL;
     }
     uint64_t high = str_hash(data, len, 1), low = str_hash(data, len, 2);
@@ -75,7 +75,7 @@ static const char *skip_data_url(const char *text, err *e) {
     const char *comma = strchr(text, ',');
     size_t head = comma ? (size_t)(comma - text) : 0;
     if (head < 7 || head > 200 || memcmp(comma - 7, ";base64", 7) != 0) {
-        err_set(e, ERR_INVALID, "init_image: a data URL must be of the form data:image/png;base64,...");
+        err_set(e, ERR_INVALID, "a data URL must be of the form data:image/png;base64,...");
         return NULL;
     }
     return comma + 1;
@@ -90,9 +90,9 @@ static char *take_base64(const uploads *u, const char *text, err *e) {
     if (base64_decode(&bytes, encoded, strlen(encoded)))
         name = uploads_store(u, bytes.data, bytes.len, e);
     else if (bytes.full)
-        err_set(e, ERR_TOO_LARGE, "init_image: more than %d bytes", UPLOADS_BYTES_MAX);
+        err_set(e, ERR_TOO_LARGE, "more than %d bytes", UPLOADS_BYTES_MAX);
     else
-        err_set(e, ERR_INVALID, "init_image: neither base64, nor a data URL, nor the name of a picture");
+        err_set(e, ERR_INVALID, "neither base64, nor a data URL, nor the name of a picture");
     buf_free(&bytes);
     return name;
 }
@@ -117,7 +117,7 @@ char *uploads_path(const uploads *u, const char *name, err *e) {
     const char *file = stored ? name + strlen(PREFIX) : name;
     err why = {0};
     char *path = path_resolve_below(stored ? u->dir : u->output_dir, file, &why);
-    if (!path) err_set(e, why.code == ERR_NOT_FOUND ? ERR_NOT_FOUND : ERR_INVALID, "init_image: %s", why.msg);
+    if (!path) err_set(e, why.code == ERR_NOT_FOUND ? ERR_NOT_FOUND : ERR_INVALID, "%s", why.msg);
     return path;
 }
 

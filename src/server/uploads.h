@@ -27,7 +27,7 @@ const char *uploads_kind(const void *data, size_t len);
 char *uploads_store(const uploads *u, const void *data, size_t len, err *e);
 
 /* Takes what a request may say: base64, a data URL, "upload:<file>", or the name of a file in the output folder. Gives
- * the name to keep in image_params.init_image. Errors name the field `init_image`. */
+ * the name to keep in image_params.init_image. The caller says in an error which field it was. */
 char *uploads_take(const uploads *u, const char *text, err *e);
 
 /* The absolute path behind such a name; ERR_NOT_FOUND when it is gone. */
