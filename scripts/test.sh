@@ -13,6 +13,10 @@ say "building the fuzz targets"
 [ -f build/fuzz/build.ninja ] || cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log >&2; die "configuration failed"; }
 cmake --build build/fuzz -j "$JOBS" --target mysti_fuzzers >>build/fuzz.log 2>&1 || { tail -n 40 build/fuzz.log >&2; die "the fuzz targets did not build"; }
 
+say "installing the client library of the API tests"
+(cd tests/e2e && { [ -d node_modules ] && [ node_modules -nt package-lock.json ] || npm ci --no-audit --no-fund; touch node_modules; }) \
+  >build/npm_e2e.log 2>&1 || { tail -n 20 build/npm_e2e.log >&2; die "npm ci failed in tests/e2e"; }
+
 failed=0
 say "fuzz targets, a few seconds each"
 ctest --test-dir build/fuzz -R '^fuzz_' --output-on-failure || failed=1

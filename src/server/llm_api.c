@@ -65,8 +65,8 @@ static bool write_message(buf *out, const json_in *message, err *e) {
     if (!yyjson_is_obj(message->val)) return err_set(e, ERR_INVALID, "%s: expected object", message->path);
     if (!json_need_str(message, "role", &role, e)) return false;
     if (str_eq(role, "developer")) role = "system";
-    if (str_eq(role, "function")) role = "tool";
-    if (!str_eq(role, "system") && !str_eq(role, "user") && !str_eq(role, "assistant") && !str_eq(role, "tool"))
+    if (str_eq(role, "tool") || str_eq(role, "function")) role = "user"; /* few templates have a place for results */
+    if (!str_eq(role, "system") && !str_eq(role, "user") && !str_eq(role, "assistant"))
         return err_set(e, ERR_INVALID, "%s.role: '%.30s' is none of system, user, assistant, tool", message->path,
                        role);
     /* An assistant that called a tool said nothing; anybody else forgot the text. */

@@ -116,7 +116,8 @@ bool security_check(const config *c, http_req *req) {
                          "Content-Type must be application/json (or multipart/form-data for uploads)");
         return false;
     }
-    if (c->api_key && needs_key(http_req_path(req)) && !has_key(c, req)) {
+    bool asks_what_is_allowed = str_eq(method, "OPTIONS"); /* browsers send no key with it */
+    if (c->api_key && !asks_what_is_allowed && needs_key(http_req_path(req)) && !has_key(c, req)) {
         http_header_add(req, "WWW-Authenticate", "Bearer");
         http_reply_error(req, 401, "invalid_api_key", NULL, "an API key is needed: Authorization: Bearer KEY");
         return false;
