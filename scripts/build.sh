@@ -11,6 +11,7 @@ configure() {
   done
   [ -f build/build.ninja ] && [ -z "$options" ] && [ build/build.ninja -nt build/_deps/deps.cmake ] && return 0
   say "configuring"
+  rm -f build/CMakeCache.txt # it remembers where the dependencies of last time were
   cmake --preset release $options >build/configure.log 2>&1 || { cat build/configure.log >&2; die "configuration failed"; }
 }
 

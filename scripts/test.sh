@@ -7,10 +7,11 @@ cd "$ROOT"
 say "building the tests"
 cmake --build build -j "$JOBS" >build/build_tests.log 2>&1 || { tail -n 40 build/build_tests.log >&2; die "the tests did not build"; }
 say "building the sanitized tests (ASAN + UBSAN)"
-[ -f build/debug/build.ninja ] || cmake --preset debug >build/debug.log 2>&1 || { cat build/debug.log >&2; die "configuration failed"; }
+configured() { [ -f "$1/build.ninja" ] && [ "$1/build.ninja" -nt build/_deps/deps.cmake ] || { rm -f "$1/CMakeCache.txt"; false; }; }
+configured build/debug || cmake --preset debug >build/debug.log 2>&1 || { cat build/debug.log >&2; die "configuration failed"; }
 cmake --build build/debug -j "$JOBS" >>build/debug.log 2>&1 || { tail -n 40 build/debug.log >&2; die "the sanitized tests did not build"; }
 say "building the fuzz targets"
-[ -f build/fuzz/build.ninja ] || cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log >&2; die "configuration failed"; }
+configured build/fuzz || cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log >&2; die "configuration failed"; }
 cmake --build build/fuzz -j "$JOBS" --target mysti_fuzzers >>build/fuzz.log 2>&1 || { tail -n 40 build/fuzz.log >&2; die "the fuzz targets did not build"; }
 
 say "installing the client library of the API tests"

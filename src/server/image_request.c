@@ -153,7 +153,12 @@ static void on_submitted(void *ctx, const err *why, const job *j) {
 
 /* An id that the client named becomes the index's own; without one the job keeps the model that is active now. */
 static bool choose_model(request *r, const char **code, err *e) {
-    const char *active = workers_view(r->a->workers, WORKER_SD).model_id, *wanted = r->params.model;
+    worker_view worker = workers_view(r->a->workers, WORKER_SD);
+    const char *active = worker.model_id, *wanted = r->params.model;
+    if (worker.state == SUP_SAFE_MODE) {
+        *code = "worker_safe_mode";
+        return err_set(e, ERR_BUSY, "the image worker crashed again and again: load another model, or retry");
+    }
     if (!wanted && !active) {
         *code = "model_not_loaded";
         return err_set(e, ERR_BUSY, "no image model is loaded: load one, or name one in `model`");

@@ -196,12 +196,11 @@ static void start(void *ctx, const job *j, const char *body, size_t len) {
     uv_timer_start(&r->timer, begin, 0, 0);
 }
 
-/* Also while the worker is coming back, so that a job waits there rather than at the head of the queue: only without
- * any hope (no process for long, safe mode) does when_ready answer with the reason. */
+/* In safe mode the queue waits: a retry, or another model, goes on with it. */
 static bool ready(void *ctx) {
     sd_runner *r = ctx;
     worker_view v = workers_view(r->app->workers, WORKER_SD);
-    return !r->active && !v.loading && (v.state == SUP_READY || v.state == SUP_SAFE_MODE);
+    return !r->active && !v.loading && v.state == SUP_READY;
 }
 
 static void cancel(void *ctx) {
