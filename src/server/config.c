@@ -174,6 +174,11 @@ void config_print_help(void) {
     args_print_help(specs, table(&none, specs));
 }
 
+/* Numbers alone: "127.0.0.1.evil.example" is a name that its owner lets point anywhere. */
+static bool is_loopback_v4(const char *ip) {
+    return str_starts(ip, "127.") && strspn(ip, "0123456789.") == strlen(ip);
+}
+
 bool config_is_loopback(const char *ip) {
-    return str_starts(ip, "127.") || str_eq(ip, "::1") || str_eq(ip, "localhost");
+    return is_loopback_v4(ip) || str_eq(ip, "::1") || str_eq(ip, "localhost");
 }

@@ -84,6 +84,7 @@ static void foreign_names_are_refused(void **state) {
     assert_int_equal(ask_with("GET", "/v1/models", "Host: [::1]:1234\r\n", ""), 200);
     assert_int_equal(ask_with("GET", "/v1/models", "Host: evil.example\r\n", ""), 403);
     assert_int_equal(ask_with("GET", "/v1/models", "Host: localhost.evil.example\r\n", ""), 403);
+    assert_int_equal(ask_with("GET", "/v1/models", "Host: 127.0.0.1.evil.example\r\n", ""), 403);
     assert_int_equal(ask_with("GET", "/v1/models", "Host: 10.0.0.1\r\n", ""), 403);
     assert_int_not_equal(ask_with("GET", "/v1/models", "Host: \r\n", ""), 200);
     settings.allow_host = str_dup("studio.lan, other");
