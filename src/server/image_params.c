@@ -222,6 +222,13 @@ static bool read_fields(image_params *p, const json_in *body, err *e) {
            read_int(body, "output_compression", &p->output_compression, 0, 100, e);
 }
 
+/* The pictures of a batch have seed, seed + 1, ...: each must be one that can be asked for again. */
+static bool check_last_seed(const image_params *p, err *e) {
+    return p->seed <= PARAMS_SEED_MAX - (p->n - 1) ||
+           err_set(e, ERR_INVALID, "seed: the last of %d pictures would have one beyond %lld", p->n,
+                   (long long)PARAMS_SEED_MAX);
+}
+
 static const char *const known_keys[] = {
     "type",
     "prompt",
@@ -252,7 +259,7 @@ bool image_params_read(image_params *p, const json_in *body, bool strict, err *e
     image_params_init(p);
     bool ok = yyjson_is_obj(body->val) || err_set(e, ERR_INVALID, "body: expected object");
     ok = ok && (!strict || json_check_keys(body, known_keys, sizeof known_keys / sizeof *known_keys, e));
-    ok = ok && read_fields(p, body, e);
+    ok = ok && read_fields(p, body, e) && check_last_seed(p, e);
     if (!ok) image_params_free(p);
     return ok;
 }
@@ -297,7 +304,7 @@ void image_params_draw_seed(image_params *p) {
     if (p->seed >= 0) return;
     uint64_t bits;
     file_random(&bits, sizeof bits);
-    p->seed = (int64_t)(bits >> 11); /* 53 bits */
+    p->seed = (int64_t)(bits % (PARAMS_SEED_MAX - PARAMS_BATCH_MAX)); /* room for the seeds behind it */
 }
 
 static void write_string(buf *out, const char *key, const char *value) {

@@ -91,7 +91,7 @@ static void fail(answer *a, const err *e) {
     if (!http_reply_begun(a->req)) {
         bool too_long = e->code == ERR_TOO_LARGE && a->token_count == 0;
         if (e->code == ERR_NOT_FOUND)
-            http_reply_error(a->req, 503, "model_not_loaded", NULL, "%s", e->msg);
+            http_reply_error(a->req, 503, "model_not_loaded", "model", "%s", e->msg);
         else if (too_long) /* clients that shorten the conversation look for this code, or for these words */
             http_reply_error(a->req, 400, "context_length_exceeded",
                              a->request.shape == LLM_CHAT ? "messages" : "prompt",

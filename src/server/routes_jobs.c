@@ -63,7 +63,7 @@ void routes_reply_refusal(app *a, http_req *req, const image_request_result *r) 
         char seconds[16];
         snprintf(seconds, sizeof seconds, "%d", jobs_retry_after_s(a->jobs));
         http_header_add(req, "Retry-After", seconds);
-    } else if (status == 503) {
+    } else if (status == 503 && !str_eq(r->code, "model_not_loaded")) { /* which waiting does not help */
         http_header_add(req, "Retry-After", "5");
     }
     http_reply_error(req, status, r->code, str_starts(r->code, "model_") ? "model" : NULL, "%s", r->why.msg);
