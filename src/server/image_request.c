@@ -176,6 +176,10 @@ static bool choose_model(request *r, const char **code, err *e) {
 
 static void on_read(void *arg) {
     request *r = arg;
+    if (r->params.model && !models_find(r->a->models, r->params.model, NULL) && !models_scanned(r->a->models)) {
+        models_refresh(r->a->models, on_read, r); /* the server has only just started */
+        return;
+    }
     const char *code = NULL;
     int width = r->params.width ? r->params.width : 512, height = r->params.height ? r->params.height : 512;
     memory_state memory = routes_memory(r->a, WORKER_SD);

@@ -370,6 +370,27 @@ static bool choose_model(answer *a, err *e) {
     return true;
 }
 
+static void handle(app *top, http_req *req, llm_shape shape);
+
+/* A request that came before the model folder was walked for the first time. */
+typedef struct early_request {
+    app *top;
+    http_req *req;
+    llm_shape shape;
+} early_request;
+
+static void handle_again(void *ctx) {
+    early_request *r = ctx;
+    handle(r->top, r->req, r->shape);
+    free(r);
+}
+
+static void handle_after_scan(app *top, http_req *req, llm_shape shape) {
+    early_request *r = mem_alloc(1, sizeof *r);
+    *r = (early_request){top, req, shape};
+    models_refresh(top->models, handle_again, r);
+}
+
 static void handle(app *top, http_req *req, llm_shape shape) {
     size_t len;
     const char *body = http_req_body(req, &len);
@@ -381,6 +402,11 @@ static void handle(app *top, http_req *req, llm_shape shape) {
     yyjson_doc_free(doc);
     if (!ok) {
         routes_reply_invalid(req, &e);
+        return;
+    }
+    if (request.model && !models_find(top->models, request.model, NULL) && !models_scanned(top->models)) {
+        llm_request_free(&request);
+        handle_after_scan(top, req, shape);
         return;
     }
     http_req_drop_body(req);

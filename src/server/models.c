@@ -58,6 +58,7 @@ struct models {
     entry_list list;  /* sorted by id */
     entry_list extra; /* outside of the folder */
     scan *scan;       /* under way, or NULL */
+    bool scanned;     /* once at least */
     listener *current, *after;
     bool again; /* somebody asked while a scan was under way */
     bool closing;
@@ -356,6 +357,7 @@ static void run_listeners(listener *l) {
 }
 
 static void end_scan(models *m, scan *s) {
+    m->scanned = true;
     bool changed = s->over && !entries_same(&m->list, &s->found);
     if (changed) {
         entry_list old = m->list;
@@ -408,6 +410,10 @@ void models_refresh(models *m, models_done done, void *ctx) {
         m->again = true; /* the one under way may have passed the place that changed */
     else
         begin_scan(m);
+}
+
+bool models_scanned(const models *m) {
+    return m->scanned;
 }
 
 /* ---- opening and closing ---------------------------------------------------------------------------------------- */

@@ -45,6 +45,9 @@ const model_entry *models_at(const models *m, size_t i); /* by id; those of mode
  * the nearest, ERR_CONFLICT when several fit. Valid until the next change. */
 const model_entry *models_find(const models *m, const char *name, err *e);
 
+/* True when the first walk is through: before, a name that is not found may only not have been seen yet. */
+bool models_scanned(const models *m);
+
 /* Walks the folder again; `done` (may be NULL) runs when it is through. Calls while one is under way share the next. */
 typedef void (*models_done)(void *ctx);
 void models_refresh(models *m, models_done done, void *ctx);

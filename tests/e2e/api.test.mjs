@@ -87,6 +87,18 @@ test('models: the list, one, again', async () => {
   assert.ok(broken.reason)
 })
 
+test('models: named as soon as the server answers', async () => {
+  const other = await Studio.start({ wait: false })
+  try {
+    await other.ready() // a worker that is still starting would be 503 with Retry-After
+    const [image, text] = await Promise.all([
+      other.post('/v1/images/generations', { ...small, model: IMAGE }),
+      other.post('/v1/chat/completions', { model: LLM, messages: [{ role: 'user', content: 'x' }], max_tokens: 2 }),
+    ])
+    assert.ok(image.data[0].b64_json && text.choices[0].message)
+  } finally { await other.cleanup() }
+})
+
 test('models: load and its refusals leave the loaded one', async () => {
   const load = '/v1/models/load'
   await refused(400, 'POST', load, {}, { param: 'model_id' })
