@@ -3,6 +3,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "server/llm_api.h"
@@ -55,6 +56,11 @@ memory_state routes_memory(app *a, worker_id id) {
         str_copy(d->name, sizeof d->name, h->memory[i].device);
         d->total = (int64_t)h->memory[i].total;
         d->free = (int64_t)h->memory[i].free;
+    }
+    memory_info host = memory_status();
+    if (m.count == 0 && host.total > 0) { /* the worker has only just started, and told nothing yet */
+        m.devices[0] = (memory_device){.name = "CPU", .total = (int64_t)host.total, .free = (int64_t)host.available};
+        m.count = 1;
     }
     return m;
 }
@@ -206,6 +212,27 @@ static void on_loaded(void *ctx, const char *answer, const err *e) {
 
 typedef void load_fn(app *a, const model_entry *m, const json_in *body, worker_load_fn *fn, void *ctx);
 
+static void load_any(app *a, http_req *req, load_fn *load);
+
+/* A script may ask as soon as the server answers: then the folder may not have been walked yet. */
+typedef struct early_load {
+    app *a;
+    http_req *req;
+    load_fn *load;
+} early_load;
+
+static void load_again(void *ctx) {
+    early_load *l = ctx;
+    load_any(l->a, l->req, l->load);
+    free(l);
+}
+
+static void load_after_scan(app *a, http_req *req, load_fn *load) {
+    early_load *l = mem_alloc(1, sizeof *l);
+    *l = (early_load){a, req, load};
+    models_refresh(a->models, load_again, l);
+}
+
 static void load_any(app *a, http_req *req, load_fn *load) {
     json_in root;
     yyjson_doc *doc = routes_body(req, &root);
@@ -216,7 +243,9 @@ static void load_any(app *a, http_req *req, load_fn *load) {
     if (!json_get_str(&root, "model_id", &id, &e) || (!id && !json_get_str(&root, "model", &id, &e)) ||
         (!id && !json_need_str(&root, "model_id", &id, &e))) {
         routes_reply_invalid(req, &e);
-    } else if (!(m = models_find(a->models, id, &e))) {
+    } else if (!(m = models_find(a->models, id, &e)) && !models_scanned(a->models)) {
+        load_after_scan(a, req, load);
+    } else if (!m) {
         http_reply_error(req, 404, "model_not_found", "model_id", "%s", e.msg);
     } else {
         load_wait *w = mem_alloc(1, sizeof *w);
