@@ -17,6 +17,7 @@ export function tinyModels() {
     mkdirSync(MODELS, { recursive: true })
     execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_models.py'), MODELS])
     execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_llm.py'), join(MODELS, 'tiny-llm-f16.gguf')])
+    execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_llm.py'), join(MODELS, 'tiny-llm-slow.gguf'), '--slow']) // can be stopped in mid-sentence
     execFileSync('touch', [done])
   }
   return MODELS

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { Studio } from '../e2e/studio.mjs';
+import { Studio, until } from '../e2e/studio.mjs';
 import { makeMock } from './mock-server.mjs';
 
 // playwright-core is one of the page's development dependencies.
@@ -36,8 +36,9 @@ export async function startServer(options = {}) {
     return { url: process.env.MYSTI_URL.replace(/\/$/, ''), mock: null, close: async () => {} };
   if (real) {
     const studio = await Studio.start();
+    await until('the model folder is read', async () => (await studio.get('/v1/models')).data.length > 0);
     await studio.loadImageModel();
-    await studio.loadLlm();
+    await studio.loadLlm('tiny-llm-slow.gguf');
     return { url: studio.base, mock: null, close: () => studio.stop().then(() => studio.cleanup()) };
   }
   const mock = makeMock(options);
