@@ -204,7 +204,7 @@ describe('the magic wand', () => {
     const page = await open();
     const active = (await call('GET', '/v1/models')).data.find((m) => m.type === 'llm' && m.active);
     await call('POST', '/v1/llm/unload', {});
-    await page.getByRole('button', { name: 'Language model: none' }).waitFor();
+    await page.getByRole('button', { name: 'No language model' }).waitFor();
     await ui(page).prompt.fill('dunes');
     await page.getByRole('button', { name: 'Magic Wand' }).click();
     await page.getByText('The wand needs a language model').waitFor();
@@ -250,10 +250,14 @@ describe('a crash', () => {
 
   it('of the text worker does not touch the image worker', async () => {
     const page = await open();
+    const before = (await call('GET', '/health')).workers;
     await crash('llm');
-    await page.locator('[data-worker="llm"]:not([data-state="ready"])').waitFor();
-    assert.equal(await ui(page).worker('sd').getAttribute('data-state'), 'ready');
+    await page.locator('.toast.error').filter({ hasText: 'text worker crashed' }).waitFor();
     await page.locator('[data-worker="llm"][data-state="ready"]').waitFor();
+    const after = (await call('GET', '/health')).workers;
+    assert.equal(after.llm.restarts, before.llm.restarts + 1);
+    assert.equal(after.sd.pid, before.sd.pid);
+    assert.equal(await ui(page).worker('sd').getAttribute('data-state'), 'ready');
     clean(page);
   });
 
@@ -401,10 +405,10 @@ describe('models', () => {
     await row.getByText('Loaded').waitFor();
     await shot(page, 'models');
     await row.getByRole('button', { name: 'Unload' }).click();
-    await page.getByRole('button', { name: 'Image model: none' }).waitFor();
+    await page.getByRole('button', { name: 'No image model' }).waitFor();
     await row.getByRole('button', { name: 'Load', exact: true }).click();
     await row.getByText('Loaded').waitFor();
-    await page.getByRole('button', { name: /^Image model: (?!none)/ }).click();
+    await page.getByRole('button', { name: /^Image model:/ }).click();
     await page.getByPlaceholder('Find a model').waitFor();
     await shot(page, 'model-picker');
     clean(page);

@@ -6,7 +6,7 @@ import { useGallery } from '@/stores/gallery';
 import { useJobs } from '@/stores/jobs';
 import { useUi } from '@/stores/ui';
 import { makeJob, makePicture } from './make';
-import { answer, FakeEventSource } from './setup';
+import { answer, calls, FakeEventSource } from './setup';
 
 beforeEach(() => {
   vi.useFakeTimers();
@@ -36,6 +36,21 @@ describe('the connection', () => {
     FakeEventSource.last.send('image_deleted', { id: 9 }, '4');
     expect(useGallery().recent).toHaveLength(0);
     expect(useUi().shown).toBeNull();
+  });
+  it('asks for the models again when a worker has another one', async () => {
+    useConnection().start();
+    FakeEventSource.last.send('hello', { server: 's', version: '1' });
+    await vi.advanceTimersByTimeAsync(1000);
+    const asked = () => calls.filter((c) => c.path === '/v1/models').length;
+    const before = asked();
+    const worker = { worker: 'llm', state: 'ready', pid: 1, restarts: 0, model: 'x.gguf', loaded: true };
+    FakeEventSource.last.send('worker', { ...worker, activity: 'idle' });
+    FakeEventSource.last.send('worker', { ...worker, activity: 'busy' });
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(asked()).toBe(before + 1);
+    FakeEventSource.last.send('worker', { ...worker, activity: 'idle' });
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(asked()).toBe(before + 1);
   });
   it('opens the stream again with the last event it saw, later and later, and says when the server is away', async () => {
     const connection = useConnection();

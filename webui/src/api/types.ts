@@ -15,6 +15,7 @@ export interface WorkerHealth {
   activity?: Activity;
   pid: number | null;
   model: string | null;
+  loaded?: boolean;
   restarts: number;
   last_crash?: { at_ms: number; cause: string } | null;
   rss?: number;

@@ -48,6 +48,12 @@ export const useConnection = defineStore('connection', () => {
   }
   const modelsChanged = debounce(() => void models.sync().catch(() => {}), 150);
 
+  /** Which models are loaded and active changes with the workers; the `models` event only tells of files. */
+  function workerChanged(event: WorkerEvent): void {
+    const before = workers[event.worker];
+    workers.applyEvent(event);
+    if (before?.model !== event.model || before?.loaded !== event.loaded) modelsChanged();
+  }
   function finished(picture: Picture): void {
     gallery.added(picture);
     form.lastSeed = picture.seed;
@@ -66,7 +72,7 @@ export const useConnection = defineStore('connection', () => {
       void resync();
     },
     reset: () => void resync(),
-    worker: (e: WorkerEvent) => workers.applyEvent(e),
+    worker: (e: WorkerEvent) => workerChanged(e),
     memory: (e: MemoryEvent) => workers.applyMemory(e),
     job: (j: Job) => jobs.apply(j),
     preview: (p: Preview) => jobs.applyPreview(p),
