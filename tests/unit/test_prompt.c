@@ -115,6 +115,20 @@ static void test_chunks(void **state) {
     assert_int_equal(p.tokens[62], TOK_CLIP_EOS);
     assert_int_equal(p.tokens[PROMPT_CHUNK + 20], A);
     prompt_free(&p);
+    /* Twenty tokens back from the end, the comma counted; not one more. */
+    static const struct { int before, kept; } at[] = {{55, 56}, {54, 75}};
+    for (size_t k = 0; k < 2; k++) {
+        buf_clear(&b);
+        for (int i = 0; i < at[k].before; i++) buf_puts(&b, "cat ");
+        buf_puts(&b, ", ");
+        for (int i = at[k].before + 1; i < 76; i++) buf_puts(&b, "a ");
+        p = parsed(buf_str(&b));
+        assert_int_equal(p.chunks, 2);
+        int kept = 0;
+        while (kept < 75 && p.tokens[kept + 1] != TOK_CLIP_EOS) kept++;
+        assert_int_equal(kept, at[k].kept);
+        prompt_free(&p);
+    }
     buf_free(&b);
 }
 

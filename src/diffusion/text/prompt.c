@@ -164,7 +164,7 @@ static void close_chunk(dealer *d, int keep) {
 
 static void deal_token(dealer *d, int32_t token, float weight) {
     if (d->count == BODY) {
-        const bool near = d->after_comma && d->count - d->after_comma <= BACKTRACK;
+        const bool near = d->after_comma && d->count - d->after_comma < BACKTRACK; /* the comma counts */
         close_chunk(d, near && token != COMMA ? d->after_comma : d->count);
         if (d->full) return;
     }
