@@ -125,6 +125,27 @@ static void test_cancel_within_a_graph(void **state) {
     backend_close(b);
 }
 
+/* A convolution of so many rows that each of them is a band of its own. */
+static bool build_tall(graph *g, void *ctx, err *e) {
+    (void)e;
+    static const float nothing[1];
+    tensor *x = graph_input_f32(g, nothing, 4096, 8192, 128, 1);
+    const layer l = {.weight = graph_input_f32(g, nothing, 3, 3, 128, 1)};
+    graph_output(g, nn_conv2d_same(g, x, &l), ctx);
+    return true;
+}
+
+static void test_too_many_operations(void **state) {
+    (void)state;
+    err e;
+    float y[256];
+    backend *b = opened();
+    assert_false(backend_compute(b, build_tall, y, &e));
+    assert_int_equal(e.code, ERR_TOO_LARGE);
+    assert_true(backend_compute(b, build_long, y, &e)); /* the next one is not affected */
+    backend_close(b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_devices),
@@ -132,6 +153,7 @@ int main(void) {
         cmocka_unit_test(test_layout_is_not_reused),
         cmocka_unit_test(test_build_gives_up),
         cmocka_unit_test(test_cancel_within_a_graph),
+        cmocka_unit_test(test_too_many_operations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
-enum { GRAPH_NODES = 16384, GRAPH_IO = 32, WORK_PER_NODE = 4 * 1000 * 1000 };
+enum { GRAPH_NODES = 16384, GRAPH_SPARE = 2048, GRAPH_IO = 32, WORK_PER_NODE = 4 * 1000 * 1000 };
 
 struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
@@ -247,6 +247,12 @@ void graph_output(graph *g, struct ggml_tensor *t, float *dst) {
     add_port(g, (port){.tensor = t, .to = dst});
 }
 
+bool graph_has_room(graph *g, int64_t operations) {
+    const int64_t used = (int64_t)(ggml_used_mem(g->ctx) / ggml_tensor_overhead());
+    if (operations > GRAPH_NODES - GRAPH_SPARE - used) g->too_large = true;
+    return !g->too_large;
+}
+
 void *graph_note(graph *g, size_t size) {
     note *n = mem_alloc(1, sizeof *n + size);
     n->next = g->io->notes;
@@ -268,7 +274,8 @@ static struct ggml_cgraph *collect(graph *g) {
 static bool need_sched(backend *b, err *e) {
     if (b->sched) return true;
     ggml_backend_t both[2] = {b->device, b->cpu};
-    b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, GRAPH_NODES, false, true);
+    b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, 2 * GRAPH_NODES, false,
+                                      true); /* weights count, too */
     return b->sched ? true : err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
 }
 
@@ -354,6 +361,7 @@ static void read_back(const graph *g) {
 static bool run(graph *g, graph_build build, void *ctx, err *e) {
     if (should_abort(g->b)) return err_set(e, ERR_CANCELLED, "cancelled");
     if (!build(g, ctx, e)) return false;
+    if (g->too_large) return err_set(e, ERR_TOO_LARGE, "the model has too many operations at this size");
     if (g->overflow) return err_set(e, ERR_INTERNAL, "more than %d inputs and outputs in a graph", GRAPH_IO);
     struct ggml_cgraph *cg = collect(g);
     if (!allocate(g->b, cg, e)) return false;

@@ -72,6 +72,7 @@ typedef struct graph {
     backend *b;
     struct graph_io *io; /* private: what to copy in and out */
     bool overflow;       /* private: too many inputs and outputs */
+    bool too_large;      /* private: see graph_has_room() */
 } graph;
 
 /* A new F32 / I32 tensor that is filled from `data` before the run. The data stays the caller's and must be valid until
@@ -81,6 +82,11 @@ struct ggml_tensor *graph_input_i32(graph *g, const int32_t *data, int64_t ne0);
 
 /* Marks an F32 tensor as a result, copied to `dst` (ggml_nelements floats) after the run. */
 void graph_output(graph *g, struct ggml_tensor *t, float *dst);
+
+/* Whether this many more operations fit: ggml ends the process when they do not. Asked wherever a model or a size
+ * decides how often something is repeated. After the first no, what is built only has to end soon: backend_compute()
+ * fails with ERR_TOO_LARGE. */
+bool graph_has_room(graph *g, int64_t operations);
 
 /* Zeroed memory that lives as long as the graph: parameters of custom operations. */
 void *graph_note(graph *g, size_t size);

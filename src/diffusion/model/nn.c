@@ -30,6 +30,7 @@ static tensor *conv_cpu(graph *g, tensor *x, tensor *kernel, tensor *bias, conv_
         band.ow * kernel->ne[0] * kernel->ne[1] * kernel->ne[2] * (int64_t)ggml_type_size(kernel->type);
     int64_t step = patch_limit / row_bytes;
     if (step < 1) step = 1;
+    if (!graph_has_room(g, 4 * x->ne[3] * (band.oh / step + 1))) step = band.oh;
     tensor *out = NULL;
     for (band.image = 0; band.image < x->ne[3]; band.image++) {
         for (band.row = 0; band.row < band.oh; band.row += step) {
@@ -127,6 +128,7 @@ static tensor *attention_split(graph *g, tensor *q, tensor *k, tensor *v, int he
     const int64_t d = q->ne[0] / heads, row = k->ne[1] * heads * q->ne[2] * (int64_t)sizeof(float);
     int64_t step = causal || row == 0 ? q->ne[1] : score_limit / row;
     if (step < 1) step = 1;
+    if (!graph_has_room(g, 8 * (q->ne[1] / step + 1))) step = q->ne[1];
     tensor *qh = split_heads(g, q, heads, d), *kh = split_heads(g, k, heads, d);
     tensor *vt = ggml_cont(g->ctx, ggml_permute(g->ctx, split_heads(g, v, heads, d), 1, 0, 2, 3));
     tensor *out = NULL;

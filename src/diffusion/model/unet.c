@@ -8,7 +8,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_STAGES = 64, MAX_LEVELS = 8 };
+enum { MAX_STAGES = 64, MAX_LEVELS = 8, STAGE_OPERATIONS = 64 };
 
 /* One entry of input_blocks or output_blocks (or a half of the middle). */
 typedef struct stage {
@@ -196,11 +196,17 @@ static tensor *forward_output(const pass *p, const stage *s, tensor *x, tensor *
 static tensor *forward(const unet *u, const pass *p, tensor *x) {
     tensor *skips[MAX_STAGES];
     skips[0] = x = nn_conv2d_same(p->g, x, &u->conv_in);
-    for (int i = 1; i < u->inputs; i++) skips[i] = x = forward_input(p, &u->input[i], x);
+    for (int i = 1; i < u->inputs; i++) {
+        if (!graph_has_room(p->g, STAGE_OPERATIONS)) return x;
+        skips[i] = x = forward_input(p, &u->input[i], x);
+    }
     x = unet_resnet_forward(p->g, &u->middle1, x, p->emb);
     x = unet_transformer_forward(p->g, &u->middle_attn, x, p->context);
     x = unet_resnet_forward(p->g, &u->middle2, x, p->emb);
-    for (int i = 0; i < u->outputs; i++) x = forward_output(p, &u->output[i], x, skips[u->inputs - 1 - i]);
+    for (int i = 0; i < u->outputs; i++) {
+        if (!graph_has_room(p->g, STAGE_OPERATIONS)) return x;
+        x = forward_output(p, &u->output[i], x, skips[u->inputs - 1 - i]);
+    }
     return nn_conv2d_same(p->g, unet_norm_silu(p->g, x, &u->out_norm), &u->out_conv);
 }
 

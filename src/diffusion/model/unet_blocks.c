@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_DEPTH = 64, SD1_HEADS = 8, SD2_HEAD = 64, SD2_CONTEXT = 1024 };
+enum { MAX_DEPTH = 64, BLOCK_OPERATIONS = 64, SD1_HEADS = 8, SD2_HEAD = 64, SD2_CONTEXT = 1024 };
 
 unet_resnet unet_resnet_load(const layers *l, int64_t in, int64_t emb, int64_t *out_channels) {
     const int64_t out = layers_dim(l, "out_layers.3.weight", 3);
@@ -108,7 +108,8 @@ static tensor *forward_block(graph *g, const unet_transformer_block *b, int head
 tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, tensor *context) {
     tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &t->norm, transformer_norm_eps));
     h = nn_linear(g, h, &t->proj_in);
-    for (int i = 0; i < t->depth; i++) h = forward_block(g, &t->blocks[i], t->heads, h, context);
+    for (int i = 0; i < t->depth && graph_has_room(g, BLOCK_OPERATIONS); i++)
+        h = forward_block(g, &t->blocks[i], t->heads, h, context);
     h = nn_to_picture(g, nn_linear(g, h, &t->proj_out), x->ne[0], x->ne[1]);
     return ggml_add(g->ctx, h, x);
 }
