@@ -128,13 +128,20 @@ static bool check_parts(const diffusion *d, err *e) {
 }
 
 static bool check_fit(const diffusion *d, err *e) {
-    if (unet_describe(d->unet).in_channels != vae_describe(d->vae).latent_channels) {
+    const unet_info u = unet_describe(d->unet);
+    const int channels = vae_describe(d->vae).latent_channels;
+    if (u.in_channels != channels && u.out_channels == channels) {
         return err_set(e, ERR_UNSUPPORTED, "a model for inpainting or editing (%d input channels): not supported yet",
-                       unet_describe(d->unet).in_channels);
+                       u.in_channels);
     }
-    if (unet_describe(d->unet).context_dim != clip_dim(d->clip)) {
+    if (u.in_channels != channels || u.out_channels != channels) {
+        return err_set(e, ERR_UNSUPPORTED,
+                       "the diffusion model has %d input and %d output channels, the VAE's latents have %d",
+                       u.in_channels, u.out_channels, channels);
+    }
+    if (u.context_dim != clip_dim(d->clip)) {
         return err_set(e, ERR_UNSUPPORTED, "the text encoder gives %d values for a token, the diffusion model takes %d",
-                       clip_dim(d->clip), unet_describe(d->unet).context_dim);
+                       clip_dim(d->clip), u.context_dim);
     }
     return true;
 }

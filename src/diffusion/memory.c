@@ -64,7 +64,9 @@ size_t memory_for_request(const diffusion *d, const request *r) {
 /* On the CPU weights stay in the mapped file, and the system keeps of it what fits: it is enough that the machine could
  * hold them at all. A device needs all of them. */
 bool memory_check_weights(const diffusion *d, err *e) {
-    size_t need = (size_t)weights_bytes(d->weights, ""), have = memory_free(d);
+    size_t need = 0, have = memory_free(d);
+    static const char *const parts[] = {UNET_WEIGHTS, TEXT_WEIGHTS, VAE_WEIGHTS}; /* not a trainer's averages */
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) need += (size_t)weights_bytes(d->weights, parts[i]);
     if (backend_is_cpu(d->backend) && !d->memory_limit) have = (size_t)memory_status().total;
     if (have == 0 || need <= have) return true;
     return err_set(e, ERR_MEMORY, "the weights need %.1f GB of memory, %s has %.1f GB", GB_OF(need),

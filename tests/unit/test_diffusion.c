@@ -3,6 +3,9 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "diffusion/diffusion.h"
+#include "diffusion/load/tensor_file.h"
+
+#include "model_bytes.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -547,6 +550,48 @@ static void prediction_is_read_or_told(void **state) {
     diffusion_close(forced);
 }
 
+/* A copy of a model in which the tensors `prefix`* are stacked `times` deep along their outermost dimension. */
+static char *copy_stacked(const char *model, const char *prefix, int times) {
+    err e;
+    char *path = path_join(folder, model);
+    tensor_file *f = tensor_file_open(path, &e);
+    if (!f) fail_msg("%s", e.msg);
+    st_builder st;
+    st_init(&st);
+    for (size_t i = 0; i < tensor_file_count(f); i++) {
+        const tensor_info *t = tensor_file_at(f, i);
+        const bool stacked = str_starts(t->name, prefix);
+        char dims[96] = "";
+        for (int k = t->n_dims - 1; k >= 0; k--) {
+            const int64_t outer = stacked && k == t->n_dims - 1 ? times : 1;
+            snprintf(dims + strlen(dims), sizeof dims - strlen(dims), "%lld%s", (long long)(t->ne[k] * outer),
+                     k ? "," : "");
+        }
+        st_add(&st, t->name, t->type == TENSOR_I64 ? "I64" : "F32", dims, stacked ? NULL : tensor_file_data(f, t),
+               (size_t)t->nbytes * (stacked ? (size_t)times : 1));
+    }
+    tensor_file_close(f);
+    free(path);
+    buf bytes;
+    buf_init(&bytes, 64 << 20);
+    st_finish(&st, &bytes);
+    path = write_temp(&bytes);
+    buf_free(&bytes);
+    return path;
+}
+
+/* What the UNet gives is written where a latent is expected: more channels than the VAE's would overrun it. */
+static void output_channels_are_checked(void **state) {
+    (void)state;
+    err e = {0};
+    char *path = copy_stacked("tiny-sd1-f32.safetensors", "model.diffusion_model.out.2.", 2);
+    const diffusion_files files = {.model = path};
+    assert_null(diffusion_open(&files, NULL, NULL, &e));
+    assert_int_equal(e.code, ERR_UNSUPPORTED);
+    assert_non_null(strstr(e.msg, "8 output channels"));
+    remove_temp(path);
+}
+
 static void devices_are_listed(void **state) {
     (void)state;
     diffusion_device list[8];
@@ -587,6 +632,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(bad_files_are_refused),
         cmocka_unit_test(memory_is_checked_with_figures),
         cmocka_unit_test(prediction_is_read_or_told),
+        cmocka_unit_test(output_channels_are_checked),
         cmocka_unit_test(devices_are_listed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

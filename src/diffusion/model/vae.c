@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, DEFAULT_TILE = 64 };
+enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, MAX_CHANNELS = 128, DEFAULT_TILE = 64 };
 static const float sd1_scale = 0.18215f;
 
 typedef struct level {
@@ -56,6 +56,7 @@ static void load_decoder(vae *v, const layers *top) {
     v->levels = layers_count(&l, "up.", MAX_LEVELS);
     v->info.latent_channels = (int)zc;
     if (v->levels < 1) layers_fail(&l, ERR_FORMAT, "the decoder has no levels");
+    if (zc > MAX_CHANNELS) layers_fail(&l, ERR_FORMAT, "more than %d channels in a latent", MAX_CHANNELS);
     if (layers_has_any(top, "post_quant_conv.")) d->quant = layer_conv(top, "post_quant_conv", 1, zc, zc);
     d->conv_in = layer_conv(&l, "conv_in", 3, zc, c);
     d->mid = vae_middle_load(&l, c);
