@@ -134,6 +134,10 @@ static bool check(const config *c, err *e) {
         return err_set(e, ERR_INVALID,
                        "--listen-ip %s can be reached from other machines: give --api-key KEY (or --no-auth)",
                        c->listen_ip);
+    if (c->api_key && !*c->api_key) return err_set(e, ERR_INVALID, "--api-key: must not be empty");
+    if (c->n_ctx < 0 || c->n_ctx > 1 << 22 || c->n_gpu_layers < -1 || c->n_gpu_layers > 10000)
+        return err_set(e, ERR_INVALID,
+                       "--ctx-size: must be between 0 and 4194304, --n-gpu-layers between -1 and 10000");
     if (c->llm_slots < 1 || c->llm_slots > 64) return err_set(e, ERR_INVALID, "--llm-slots: must be between 1 and 64");
     if (c->threads < 0 || c->threads > 1024 || c->llm_threads < 0 || c->llm_threads > 1024)
         return err_set(e, ERR_INVALID, "--threads: must be between 0 and 1024");

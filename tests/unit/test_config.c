@@ -80,6 +80,8 @@ static void mistakes_are_named(void **state) {
     refused((const char *[]){"--listen-port", "0", NULL}, "not between 1 and 65533");
     refused((const char *[]){"--listen-port", "65534", NULL}, "not between 1 and 65533");
     refused((const char *[]){"--listen-ip", "0.0.0.0", NULL}, "--api-key");
+    refused((const char *[]){"--listen-ip", "0.0.0.0", "--api-key", "", NULL}, "--api-key: must not be empty");
+    refused((const char *[]){"--ctx-size", "-1", NULL}, "--ctx-size: must be between 0");
     refused((const char *[]){"--config", "/nowhere.json", NULL}, "config file '/nowhere.json'");
     char *file = path_join(dir, "bad.json");
     const char *const texts[] = {"{\"listn-port\": 1}", "{\"model\": [1]}", "{", "[]"};
