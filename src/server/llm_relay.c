@@ -348,7 +348,7 @@ static bool choose_model(answer *a, err *e) {
     app *top = a->relay->app;
     worker_view v = workers_view(top->workers, WORKER_LLM);
     const char *wanted = a->request.model;
-    if (!wanted) {
+    if (!wanted || str_eq(wanted, v.model_id)) { /* its file may be gone: what counts is in memory */
         a->head.model = str_dup(v.model_id ? v.model_id : "none");
         wait_for_worker(a);
         return true;

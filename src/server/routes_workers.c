@@ -212,59 +212,75 @@ static void on_loaded(void *ctx, const char *answer, const err *e) {
 
 typedef void load_fn(app *a, const model_entry *m, const json_in *body, worker_load_fn *fn, void *ctx);
 
-static void load_any(app *a, http_req *req, load_fn *load);
-
-/* A script may ask as soon as the server answers: then the folder may not have been walked yet. */
-typedef struct early_load {
-    app *a;
-    http_req *req;
-    load_fn *load;
-} early_load;
-
-static void load_again(void *ctx) {
-    early_load *l = ctx;
-    load_any(l->a, l->req, l->load);
-    free(l);
-}
-
-static void load_after_scan(app *a, http_req *req, load_fn *load) {
-    early_load *l = mem_alloc(1, sizeof *l);
-    *l = (early_load){a, req, load};
-    models_refresh(a->models, load_again, l);
-}
-
-static void load_any(app *a, http_req *req, load_fn *load) {
-    json_in root;
-    yyjson_doc *doc = routes_body(req, &root);
-    if (!doc) return;
+/* The id in the body; NULL when it was answered. */
+static const char *wanted_model(http_req *req, const json_in *root) {
     err e = {0};
     const char *id = NULL;
-    const model_entry *m = NULL;
-    if (!json_get_str(&root, "model_id", &id, &e) || (!id && !json_get_str(&root, "model", &id, &e)) ||
-        (!id && !json_need_str(&root, "model_id", &id, &e))) {
-        routes_reply_invalid(req, &e);
-    } else if (!(m = models_find(a->models, id, &e)) && !models_scanned(a->models)) {
-        load_after_scan(a, req, load);
-    } else if (!m) {
+    if (json_get_str(root, "model_id", &id, &e) && (id || json_get_str(root, "model", &id, &e)) &&
+        (id || json_need_str(root, "model_id", &id, &e)))
+        return id;
+    routes_reply_invalid(req, &e);
+    return NULL;
+}
+
+static void load_found(app *a, http_req *req, load_fn *load, const model_entry *m, const json_in *root) {
+    load_wait *w = mem_alloc(1, sizeof *w);
+    *w = (load_wait){.req = req,
+                     .model_id = str_dup(m->id),
+                     .type = str_dup(m->type),
+                     .family = str_dup(m->family),
+                     .started_ms = clock_mono_ms()};
+    http_req_on_close(req, load_client_gone, w);
+    load(a, m, root, on_loaded, w);
+}
+
+/* A request for a model that is not in the index, which is read anew: the file may have come a moment ago. */
+typedef struct search {
+    app *a;
+    http_req *req; /* NULL: gone */
+    load_fn *load;
+} search;
+
+static void search_client_gone(void *ctx, http_req *req) {
+    (void)req;
+    ((search *)ctx)->req = NULL;
+}
+
+static void load_any(app *a, http_req *req, load_fn *load, bool searched);
+
+static void on_searched(void *ctx) {
+    search *s = ctx;
+    if (s->req) {
+        http_req_on_close(s->req, NULL, NULL);
+        load_any(s->a, s->req, s->load, true);
+    }
+    free(s);
+}
+
+static void load_any(app *a, http_req *req, load_fn *load, bool searched) {
+    json_in root;
+    yyjson_doc *doc = routes_body(req, &root);
+    const char *id = doc ? wanted_model(req, &root) : NULL;
+    err e = {0};
+    const model_entry *m = id ? models_find(a->models, id, &e) : NULL;
+    if (m) {
+        load_found(a, req, load, m, &root);
+    } else if (id && e.code == ERR_NOT_FOUND && !searched) {
+        search *s = mem_alloc(1, sizeof *s);
+        *s = (search){a, req, load};
+        http_req_on_close(req, search_client_gone, s);
+        models_refresh(a->models, on_searched, s);
+    } else if (id) {
         http_reply_error(req, 404, "model_not_found", "model_id", "%s", e.msg);
-    } else {
-        load_wait *w = mem_alloc(1, sizeof *w);
-        *w = (load_wait){.req = req,
-                         .model_id = str_dup(m->id),
-                         .type = str_dup(m->type),
-                         .family = str_dup(m->family),
-                         .started_ms = clock_mono_ms()};
-        http_req_on_close(req, load_client_gone, w);
-        load(a, m, &root, on_loaded, w);
     }
     yyjson_doc_free(doc);
 }
 
 static void post_load_image(void *ctx, http_req *req) {
-    load_any(ctx, req, routes_load_image);
+    load_any(ctx, req, routes_load_image, false);
 }
 static void post_load_llm(void *ctx, http_req *req) {
-    load_any(ctx, req, routes_load_llm);
+    load_any(ctx, req, routes_load_llm, false);
 }
 
 typedef struct unload_wait {

@@ -158,8 +158,10 @@ static void on_model_loaded(void *ctx, const char *answer, const err *e) {
         return;
     }
     r->loading = false;
+    err why = e ? *e : (err){0};
+    if (why.code == ERR_BUSY) why.code = ERR_CANCELLED; /* another load came first, or a death: no fault of the job */
     if (e)
-        end(r, e);
+        end(r, &why);
     else
         r->wait = workers_when_ready(r->app->workers, WORKER_SD, on_ready, r);
 }
@@ -178,8 +180,9 @@ static void begin(uv_timer_t *t) {
     const job *j = jobs_running(r->app->jobs);
     const char *wanted = j ? j->params.model : NULL, *chosen = workers_view(r->app->workers, WORKER_SD).model_id;
     err e = {0};
-    const model_entry *m = wanted ? models_find(r->app->models, wanted, &e) : NULL;
-    if (wanted && !m)
+    bool other = wanted && !str_eq(wanted, chosen); /* the chosen one may be in memory still, though its file is gone */
+    const model_entry *m = other ? models_find(r->app->models, wanted, &e) : NULL;
+    if (other && !m)
         end(r, &e);
     else if (m && !str_eq(m->id, chosen))
         load_other(r, m);

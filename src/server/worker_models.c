@@ -25,6 +25,18 @@ static void free_request(load_request *r) {
     *r = (load_request){0};
 }
 
+/* The load will not be done, or what came of it is lost. */
+static void refuse_request(load_request *r, const err *e) {
+    load_request lost = *r;
+    *r = (load_request){0};
+    if (lost.fn) lost.fn(lost.ctx, NULL, e);
+    free_request(&lost);
+}
+
+static void unloaded_meanwhile(err *e, const load_request *r) {
+    err_set(e, ERR_CONFLICT, "'%.150s' was unloaded while it was being loaded", r->model_id);
+}
+
 static void choose(slot *s, const char *model_id, const char *body) {
     str_set(&s->model_id, model_id);
     str_set(&s->body, body);
@@ -156,7 +168,7 @@ static void load_succeeded(slot *s, const load_request *r) {
 
 static void load_failed(slot *s, const load_request *r, const err *e) {
     log_error("server", "%s model '%s' could not be loaded: %s", s->kind, r->model_id, e->msg);
-    if (r->reason == LOAD_NEW) return; /* told to who asked */
+    if (r->reason == LOAD_NEW || r->unwanted) return; /* told to who asked */
     buf text;
     buf_init(&text, 1024);
     buf_printf(&text, "The model '%.150s' could not be loaded again: %s", r->model_id, e->msg);
@@ -171,8 +183,8 @@ static void finish_load(slot *s, load_request r, const char *answer, const err *
     else
         load_succeeded(s, &r);
     if (r.reason == LOAD_RESTORE || s->sup.state == SUP_RESTORING)
-        slot_step(s, e ? SUP_EV_RESTORE_FAILED : SUP_EV_RESTORED);
-    if (e && r.reason != LOAD_NEW) release_waits(s, e);
+        slot_step(s, e && !r.unwanted ? SUP_EV_RESTORE_FAILED : SUP_EV_RESTORED);
+    if (e && r.reason != LOAD_NEW && !r.unwanted) release_waits(s, e);
     if (r.fn) r.fn(r.ctx, answer, e);
     free_request(&r);
     slot_changed(s);
@@ -191,6 +203,8 @@ static void on_load_answer(void *ctx, int status, const char *body, size_t len, 
     } else if (status != 200) {
         routes_read_error(body, len, &e);
         s->loaded = s->loaded && kept_previous(body, len);
+    } else if (r.unwanted) {
+        unloaded_meanwhile(&e, &r);
     }
     finish_load(s, r, body, e.code ? &e : NULL);
 }
@@ -228,15 +242,13 @@ void slot_models_died(slot *s) {
         http_call_abort(s->load_call);
         s->load_call = NULL;
     }
-    load_request lost[2] = {s->load, s->queued};
-    s->load = s->queued = (load_request){0};
+    load_request *lost[] = {&s->load, &s->queued};
     for (int i = 0; i < 2; i++) {
+        if (!lost[i]->body) continue;
         err e = {0};
-        err_set(&e, ERR_CRASHED, "the worker crashed while loading '%.100s': %s",
-                lost[i].model_id ? lost[i].model_id : "", s->last_crash);
-        if (lost[i].body) log_error("server", "%s", e.msg);
-        if (lost[i].fn) lost[i].fn(lost[i].ctx, NULL, &e);
-        free_request(&lost[i]);
+        err_set(&e, ERR_CRASHED, "the worker crashed while loading '%.100s': %s", lost[i]->model_id, s->last_crash);
+        log_error("server", "%s", e.msg);
+        refuse_request(lost[i], &e);
     }
 }
 
@@ -304,6 +316,12 @@ void workers_unload(workers *w, worker_id id, worker_load_fn *fn, void *ctx) {
     slot *s = &w->slots[id];
     choose(s, NULL, NULL);
     recovery_clear(w->app->db, s->name, NULL, NULL);
+    s->load.unwanted = s->load_call != NULL;
+    if (s->queued.body) {
+        err e = {0};
+        unloaded_meanwhile(&e, &s->queued);
+        refuse_request(&s->queued, &e);
+    }
     send_unload(s, fn, ctx);
 }
 

@@ -17,6 +17,7 @@ typedef struct load_request {
     char *model_id, *body;
     worker_load_fn *fn; /* LOAD_NEW only */
     void *ctx;
+    bool unwanted; /* an unload was asked for meanwhile: the worker does it behind the load */
 } load_request;
 
 struct worker_wait {

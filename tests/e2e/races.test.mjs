@@ -1,0 +1,68 @@
+// races.test.mjs - what happens when two things are asked for at the same time.
+import { after, before, test } from 'node:test'
+import assert from 'node:assert/strict'
+import { copyFileSync, rmSync } from 'node:fs'
+import { join } from 'node:path'
+import { Studio, sleep } from './studio.mjs'
+
+const IMAGE = 'tiny-sd1-f16.safetensors'
+const LLM = 'tiny-llm-f16.gguf'
+const small = { prompt: 'a red cube', width: 64, height: 64, steps: 2, seed: 42 }
+
+let s
+before(async () => { s = await Studio.start() })
+after(() => s.cleanup())
+
+/** Runs fn while the worker stands still: what fn sends lies in its socket, in that order. */
+async function whileStopped(worker, fn) {
+  const pid = await s.pid(worker)
+  process.kill(pid, 'SIGSTOP')
+  try { return await fn() } finally { process.kill(pid, 'SIGCONT') }
+}
+
+for (const [worker, load, unload, id] of [['sd', '/v1/models/load', '/v1/models/unload', IMAGE], ['llm', '/v1/llm/load', '/v1/llm/unload', LLM]])
+  test(`${worker}: an unload during a load wins`, async () => {
+    const [loading, unloading] = await whileStopped(worker, async () => {
+      const first = s.request('POST', load, { model_id: id })
+      await sleep(200)
+      const second = s.request('POST', unload, {})
+      await sleep(200)
+      return [first, second]
+    })
+    assert.equal((await unloading).status, 200)
+    const answer = await loading
+    assert.equal(answer.status, 409)
+    assert.match((await answer.json()).error.message, /unloaded while it was being loaded/)
+    const { loaded, model, state } = (await s.health()).workers[worker]
+    assert.deepEqual({ loaded, model, state }, { loaded: false, model: null, state: 'ready' })
+    assert.ok((await s.get('/v1/models')).data.every((m) => m.id !== id || !m.active && !m.loaded))
+    await s.post(load, { model_id: id })
+    assert.equal((await s.health()).workers[worker].loaded, true)
+  })
+
+test('a second load at the same time is refused, and the first one counts', async () => {
+  const [first, second] = await whileStopped('sd', async () => {
+    const a = s.request('POST', '/v1/models/load', { model_id: IMAGE })
+    await sleep(200)
+    return [a, await s.request('POST', '/v1/models/load', { model_id: 'tiny-sd1-f32.safetensors' })]
+  })
+  assert.equal(second.status, 503)
+  assert.ok(second.headers.get('retry-after'))
+  assert.equal((await first).status, 200)
+  assert.equal((await s.health()).workers.sd.model, IMAGE)
+})
+
+test('a model that was copied a moment ago is found', async () => {
+  copyFileSync(join(s.models, IMAGE), join(s.models, 'fresh.safetensors'))
+  assert.equal((await s.post('/v1/models/load', { model_id: 'fresh.safetensors' })).model_id, 'fresh.safetensors')
+})
+
+test('models whose files are gone still serve while they are loaded', async () => {
+  await s.loadImageModel(IMAGE)
+  await s.loadLlm(LLM)
+  for (const id of [IMAGE, LLM]) rmSync(join(s.models, id))
+  await s.post('/v1/models/refresh')
+  assert.equal((await s.post('/v1/images/generations', { ...small, model: IMAGE })).data.length, 1)
+  const chat = await s.post('/v1/chat/completions', { model: LLM, messages: [{ role: 'user', content: 'hi' }], max_tokens: 4 })
+  assert.equal(chat.choices.length, 1)
+})
