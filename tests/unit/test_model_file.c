@@ -411,14 +411,65 @@ static void header_only(void **state) {
     assert_int_equal(e.code, ERR_NOT_FOUND);
 }
 
+static void gguf_shape(buf *b, const char *key, uint32_t type, int n, const uint64_t *dims) {
+    gguf_text(b, key);
+    put_le(b, 9, 4);
+    put_le(b, type, 4);
+    put_le(b, (uint64_t)n, 8);
+    for (int i = 0; i < n; i++) put_le(b, dims[i], type == 5 ? 4 : 8);
+}
+
+/* Tensors stored with rows of 256 for quantization, whose shapes stand in the metadata; shapes that do not fit are not
+ * believed. */
+static void gguf_original_shapes(void **state) {
+    (void)state;
+    static const uint64_t conv[] = {8, 4, 4, 2}, linear[] = {16, 48}, wrong[] = {16, 49}, zero[] = {0, 0};
+    static const uint64_t huge[] = {2147483647, 2147483647, 2147483647}, stored[] = {256, 1}, more[] = {256, 3};
+    buf b;
+    buf_init(&b, 1 << 16);
+    gguf_head(&b, 3, 5, 5);
+    gguf_shape(&b, "comfy.gguf.orig_shape.conv", 5, 4, conv);
+    gguf_shape(&b, "comfy.gguf.orig_shape.linear", 11, 2, linear);
+    gguf_shape(&b, "comfy.gguf.orig_shape.wrong", 5, 2, wrong);
+    gguf_shape(&b, "comfy.gguf.orig_shape.zero", 5, 2, zero);
+    gguf_shape(&b, "comfy.gguf.orig_shape.huge", 5, 3, huge);
+    gguf_tensor(&b, "conv", 2, stored, TENSOR_F32, 0);
+    gguf_tensor(&b, "linear", 2, more, TENSOR_Q4_K, 1024);
+    gguf_tensor(&b, "wrong", 2, more, TENSOR_Q4_K, 1024 + 448);
+    gguf_tensor(&b, "zero", 2, more, TENSOR_Q4_K, 1024 + 2 * 448);
+    gguf_tensor(&b, "huge", 2, more, TENSOR_Q4_K, 1024 + 3 * 448);
+    put_pad(&b, 32);
+    for (int i = 0; i < 1024 + 4 * 448; i++) buf_putc(&b, 0);
+    err e = {0};
+    tensor_file *f = open_bytes(&b, &e);
+    if (!f) fail_msg("%s", e.msg);
+    const tensor_info *t = tensor_file_find(f, "conv");
+    assert_int_equal(t->n_dims, 4);
+    for (int i = 0; i < 4; i++) assert_int_equal(t->ne[i], conv[3 - i]);
+    assert_int_equal(t->nbytes, 1024);
+    t = tensor_file_find(f, "linear");
+    assert_int_equal(t->n_dims, 2);
+    assert_int_equal(t->ne[0], 48);
+    assert_int_equal(t->ne[1], 16);
+    static const char *const kept[] = {"wrong", "zero", "huge"};
+    for (size_t i = 0; i < 3; i++) {
+        t = tensor_file_find(f, kept[i]);
+        assert_int_equal(t->ne[0], 256);
+        assert_int_equal(t->ne[1], 3);
+    }
+    tensor_file_close(f);
+    buf_free(&b);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(type_sizes),       cmocka_unit_test(safetensors_good),
-        cmocka_unit_test(safetensors_bad),  cmocka_unit_test(safetensors_bad_lengths),
-        cmocka_unit_test(safetensors_deep), cmocka_unit_test(gguf_good),
-        cmocka_unit_test(gguf_truncated),   cmocka_unit_test(gguf_bad_heads),
-        cmocka_unit_test(gguf_bad_tensors), cmocka_unit_test(foreign_files),
-        cmocka_unit_test(mapped_file),      cmocka_unit_test(header_only),
+        cmocka_unit_test(type_sizes),           cmocka_unit_test(safetensors_good),
+        cmocka_unit_test(safetensors_bad),      cmocka_unit_test(safetensors_bad_lengths),
+        cmocka_unit_test(safetensors_deep),     cmocka_unit_test(gguf_good),
+        cmocka_unit_test(gguf_truncated),       cmocka_unit_test(gguf_bad_heads),
+        cmocka_unit_test(gguf_bad_tensors),     cmocka_unit_test(foreign_files),
+        cmocka_unit_test(mapped_file),          cmocka_unit_test(header_only),
+        cmocka_unit_test(gguf_original_shapes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,9 +4,16 @@
 #include "diffusion/load/gguf.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <string.h>
 
-enum { DIMS_MAX = 8, KEY_MAX = 65535, ARRAY_DEPTH_MAX = 4, ALIGNMENT_DEFAULT = 32, ALIGNMENT_MAX = 65536 };
+enum {
+    DIMS_MAX = TENSOR_DIMS_MAX,
+    KEY_MAX = 65535,
+    ARRAY_DEPTH_MAX = 4,
+    ALIGNMENT_DEFAULT = 32,
+    ALIGNMENT_MAX = 65536
+};
 
 typedef enum value_type {
     VALUE_U8,
@@ -138,11 +145,34 @@ static meta_value string_value(tensor_table *t, cursor *c) {
     return kept ? (meta_value){.kind = META_STR, .u.str = kept} : (meta_value){.kind = META_OTHER};
 }
 
-static bool read_value(tensor_table *t, cursor *c, meta_value *v, err *e) {
+/* Where converters of ComfyUI's world keep the shape of a tensor whose rows they made 256 long for quantization: an
+ * array of 32- or 64-bit integers, outermost first, under this and the tensor's name. */
+static const char ORIG_SHAPE[] = "comfy.gguf.orig_shape.";
+
+/* The array at c, when it is such a shape; anything else is META_ARRAY as ever. */
+static bool read_shape(cursor *c, meta_value *v, err *e) {
+    cursor at = *c;
+    uint64_t type = take_le(&at, 4), n = take_le(&at, 8);
+    bool is_wide = type == VALUE_I64 || type == VALUE_U64, is_int = is_wide || type == VALUE_I32 || type == VALUE_U32;
+    *v = (meta_value){.kind = META_ARRAY};
+    if (!skip_array(c, 1, &v->u.len, e)) return false;
+    if (!is_int || n == 0 || n > DIMS_MAX) return true;
+    meta_value shape = {.kind = META_SHAPE, .u.shape = {.n = n}};
+    for (uint64_t i = 0; i < n; i++) {
+        uint64_t d = take_le(&at, is_wide ? 8 : 4);
+        if (d == 0 || d > INT32_MAX) return true;
+        shape.u.shape.dims[n - 1 - i] = (uint32_t)d;
+    }
+    *v = shape;
+    return true;
+}
+
+static bool read_value(tensor_table *t, cursor *c, bool may_be_shape, meta_value *v, err *e) {
     uint64_t type = take_le(c, 4);
     if (c->failed) return truncated(e);
     if (type >= VALUE_COUNT) return err_set(e, ERR_FORMAT, "unknown type %" PRIu64, type);
     if (type == VALUE_ARRAY) {
+        if (may_be_shape) return read_shape(c, v, e);
         *v = (meta_value){.kind = META_ARRAY};
         return skip_array(c, 1, &v->u.len, e);
     }
@@ -155,7 +185,9 @@ static bool read_pair(tensor_table *t, cursor *c, err *e) {
     if (c->failed) return truncated(e);
     if (key.len == 0 || key.len > KEY_MAX) return err_set(e, ERR_FORMAT, "metadata key of %zu bytes", key.len);
     meta_value v;
-    if (!read_value(t, c, &v, e)) return err_wrap(e, "key '%.*s'", (int)(key.len < 80 ? key.len : 80), key.s);
+    bool may_be_shape = key.len > strlen(ORIG_SHAPE) && memcmp(key.s, ORIG_SHAPE, strlen(ORIG_SHAPE)) == 0;
+    if (!read_value(t, c, may_be_shape, &v, e))
+        return err_wrap(e, "key '%.*s'", (int)(key.len < 80 ? key.len : 80), key.s);
     return tensor_table_add_meta(t, key.s, key.len, v, e);
 }
 
@@ -196,6 +228,15 @@ static bool take_tensor(cursor *c, raw_tensor *raw, err *e) {
     return true;
 }
 
+/* The tensor added last gets the shape that the metadata tell, if they do. */
+static void restore_shape(tensor_table *t) {
+    char key[sizeof ORIG_SHAPE + TENSOR_NAME_MAX];
+    size_t i;
+    snprintf(key, sizeof key, "%s%s", ORIG_SHAPE, t->tensors[t->count - 1].name);
+    if (name_index_get(&t->meta_by_key, key, &i) && t->meta[i].kind == META_SHAPE)
+        tensor_table_reshape_last(t, &t->meta[i]);
+}
+
 static bool add_tensor(tensor_table *t, const raw_tensor *raw, uint64_t data_start, uint64_t align, uint64_t size,
                        err *e) {
     if (raw->offset % align != 0)
@@ -209,7 +250,9 @@ static bool add_tensor(tensor_table *t, const raw_tensor *raw, uint64_t data_sta
                           .data_start = data_start,
                           .offset = raw->offset,
                           .file_size = size};
-    return tensor_table_add(t, &entry, e);
+    if (!tensor_table_add(t, &entry, e)) return false;
+    restore_shape(t);
+    return true;
 }
 
 /* Walks the headers twice: first to find where the data starts, then to place the tensors. */

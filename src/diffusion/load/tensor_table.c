@@ -6,8 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DIMS_MAX = 8 }; /* what a file may say; beyond 4 they are merged */
-
 void tensor_table_free(tensor_table *t) {
     name_index_free(&t->by_name);
     name_index_free(&t->meta_by_key);
@@ -65,7 +63,7 @@ bool tensor_table_add(tensor_table *t, const tensor_entry *entry, err *e) {
     if (t->count >= TENSOR_COUNT_MAX) return err_set(e, ERR_FORMAT, "more than %d tensors", TENSOR_COUNT_MAX);
     if (entry->name_len == 0 || entry->name_len > TENSOR_NAME_MAX)
         return err_set(e, ERR_FORMAT, "tensor %zu: name of %zu bytes", t->count, entry->name_len);
-    if (entry->n_dims > DIMS_MAX)
+    if (entry->n_dims > TENSOR_DIMS_MAX)
         return err_set(e, ERR_FORMAT, "tensor '%.*s': %zu dimensions", shown, entry->name, entry->n_dims);
     tensor_info info = {.name = tensor_table_keep(t, entry->name, entry->name_len), .type = entry->type};
     if (!info.name) return err_set(e, ERR_FORMAT, "tensor %zu: name is not UTF-8 text", t->count);
@@ -86,6 +84,24 @@ bool tensor_table_add_meta(tensor_table *t, const char *key, size_t key_len, met
     t->meta = grow(t->meta, t->meta_count, &t->meta_cap, sizeof *t->meta);
     t->meta[t->meta_count++] = value;
     return true;
+}
+
+void tensor_table_reshape_last(tensor_table *t, const meta_value *shape) {
+    tensor_info *info = &t->tensors[t->count - 1];
+    int64_t ne[4] = {1, 1, 1, 1}, had = 1, has = 1;
+    for (uint64_t i = 0; i < shape->u.shape.n; i++) {
+        int64_t *slot = &ne[i < 4 ? i : 3];
+        if (*slot > INT64_MAX / shape->u.shape.dims[i]) return;
+        *slot *= shape->u.shape.dims[i];
+    }
+    for (int i = 0; i < 4; i++) {
+        had *= info->ne[i]; /* checked when it was added */
+        if (has > INT64_MAX / ne[i]) return;
+        has *= ne[i];
+    }
+    if (has != had) return;
+    memcpy(info->ne, ne, sizeof ne);
+    info->n_dims = (int)(shape->u.shape.n < 4 ? shape->u.shape.n : 4);
 }
 
 static int compare_place(const void *a, const void *b) {

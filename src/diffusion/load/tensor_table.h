@@ -10,6 +10,7 @@ enum {
     TENSOR_NAME_MAX = 1023,
     TENSOR_META_MAX = 1 << 16,
     TENSOR_META_STR_MAX = 64 << 20,
+    TENSOR_DIMS_MAX = 8, /* what a file may say; beyond 4 they are merged */
 };
 
 /* What a reader works on: the start of a file. */
@@ -20,7 +21,7 @@ typedef struct tensor_input {
     bool wants_more; /* set when the header goes on beyond `len` though the file does not end there */
 } tensor_input;
 
-typedef enum meta_kind { META_STR, META_INT, META_FLOAT, META_BOOL, META_ARRAY, META_OTHER } meta_kind;
+typedef enum meta_kind { META_STR, META_INT, META_FLOAT, META_BOOL, META_ARRAY, META_SHAPE, META_OTHER } meta_kind;
 
 typedef struct meta_value {
     meta_kind kind;
@@ -29,6 +30,10 @@ typedef struct meta_value {
         int64_t i;    /* META_INT, META_BOOL */
         double f;     /* META_FLOAT */
         uint64_t len; /* META_ARRAY: elements */
+        struct {
+            uint64_t n;
+            uint32_t dims[TENSOR_DIMS_MAX]; /* ggml's order, none 0 */
+        } shape;                            /* META_SHAPE */
     } u;
 } meta_value;
 
@@ -63,6 +68,10 @@ bool tensor_table_add(tensor_table *t, const tensor_entry *entry, err *e);
 
 /* Adds one metadata value (takes over value.u.str when it is a string). */
 bool tensor_table_add_meta(tensor_table *t, const char *key, size_t key_len, meta_value value, err *e);
+
+/* Gives the tensor added last another shape (META_SHAPE) over the same bytes; its rows then need not be whole blocks of
+ * its type. Nothing happens when the shape has another number of elements. */
+void tensor_table_reshape_last(tensor_table *t, const meta_value *shape);
 
 /* ERR_FORMAT when two tensors share bytes. */
 bool tensor_table_check_overlap(const tensor_table *t, err *e);
