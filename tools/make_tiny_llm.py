@@ -6,7 +6,7 @@ CORPUS below (a bigram model laid into the embeddings), and random attention and
 logits depend on the whole context, as in a real model. Multi-byte characters are left as single bytes on purpose:
 a stream has to put them together. The same arguments give the same file, byte by byte.
 
-    make_tiny_llm.py OUT.gguf [--type f32|f16|q8_0] [--seed N] [--slow] [--context N] [--no-template] [--eos W]
+    make_tiny_llm.py OUT.gguf [--type f32|f16|q8_0] [--seed N] [--slow] [--context N] [--no-template] [--eos W] [--embedding]
 """
 import argparse
 import struct
@@ -160,6 +160,24 @@ def make_weights(vocabulary, shape, rng, eos_weight):
     return weights
 
 
+def as_embedding_model(weights, rows, context, rng):
+    """The same sizes as a BERT: attention in both directions, vectors instead of next tokens, no output head."""
+    width = weights["output_norm.weight"].shape[0]
+    bert = {"token_embd.weight": weights["token_embd.weight"],
+            "position_embd.weight": rng.standard_normal((context, width)).astype(np.float32)}
+    for norm in ["token_embd_norm", *(f"blk.{i}.{n}_output_norm" for i in range(2) for n in ("attn", "layer"))]:
+        bert |= {f"{norm}.weight": np.ones(width, np.float32), f"{norm}.bias": np.zeros(width, np.float32)}
+    for i in range(2):
+        for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
+            bert[f"blk.{i}.{part}.weight"] = rng.standard_normal((width, width)).astype(np.float32)
+        bert |= {f"blk.{i}.ffn_{n}.weight": weights[f"blk.{i}.ffn_{n}.weight"] for n in ("up", "down")}
+    rows = [(k.replace("llama.", "bert."), t, "bert" if v == "llama" else v) for k, t, v in rows
+            if "head_count_kv" not in k and "rope" not in k and "template" not in k]
+    rows += [("bert.attention.layer_norm_epsilon", FLOAT, 1e-12), ("bert.attention.causal", BOOL, False),
+             ("bert.pooling_type", U32, 1), ("tokenizer.ggml.token_type_count", U32, 2)]
+    return bert, rows
+
+
 def encode_tensor(a, kind):
     if kind == F32:
         return a.astype("<f4").tobytes()
@@ -248,11 +266,15 @@ def main():
     p.add_argument("--context", type=int, default=2048, help="the context length it claims to be trained for")
     p.add_argument("--eos", type=float, default=0.05, help="how readily a sentence ends the answer (0: never)")
     p.add_argument("--no-template", action="store_true", help="leave the chat template out")
+    p.add_argument("--embedding", action="store_true", help="a BERT, which makes vectors and no text")
     a = p.parse_args()
     kind = {"f32": F32, "f16": F16, "q8_0": Q8_0}[a.type]
     vocabulary, shape = Vocabulary(), Shape(a.slow)
     weights = make_weights(vocabulary, shape, np.random.default_rng(a.seed), a.eos)
-    write_gguf(a.out, metadata(vocabulary, shape, kind, a.context, not a.no_template), weights, kind)
+    rows = metadata(vocabulary, shape, kind, a.context, not a.no_template)
+    if a.embedding:
+        weights, rows = as_embedding_model(weights, rows, a.context, np.random.default_rng(a.seed))
+    write_gguf(a.out, rows, weights, kind)
 
 
 if __name__ == "__main__":

@@ -126,11 +126,15 @@ static bool computing_must_stop(void *ctx) {
     return h->computing && !h->computing(h->ctx);
 }
 
+static bool cannot_generate(const llm_model *m, err *e) {
+    return err_set(e, ERR_UNSUPPORTED, "a model of architecture '%s' does not generate text token by token",
+                   m->info.architecture);
+}
+
 static bool can_generate(const llm_model *m, err *e) {
     if (llama_model_has_encoder(m->weights) || !llama_model_has_decoder(m->weights) ||
         llama_model_is_diffusion(m->weights))
-        return err_set(e, ERR_UNSUPPORTED, "a model of architecture '%s' does not generate text token by token",
-                       m->info.architecture);
+        return cannot_generate(m, e);
     if (llama_vocab_type(m->vocab) == LLAMA_VOCAB_TYPE_NONE || m->n_vocab < 1)
         return err_set(e, ERR_UNSUPPORTED, "the model has no vocabulary");
     return true;
@@ -212,6 +216,7 @@ static bool make_context(llm_model *m, const llm_options *o, const llm_hooks *ho
     p.abort_callback = computing_must_stop;
     p.abort_callback_data = (void *)(uintptr_t)hooks;
     m->ctx = llama_init_from_model(m->weights, p);
+    if (m->ctx && !llama_get_memory(m->ctx)) return cannot_generate(m, e); /* BERT and its kin keep nothing */
     if (m->ctx) return true;
     return err_set(e, ERR_MEMORY, "a context of %d tokens for %d slots (%.2f GB) can't be made: %s", n_ctx, slots,
                    (double)(cache_bytes(m, n_ctx) * (uint64_t)slots) / GB, why->text);

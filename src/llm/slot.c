@@ -133,7 +133,7 @@ void slot_advance(slot *s, const llm_model *m, const float *logits) {
         return;
     }
     bool replayed = s->made < t->resume_count;
-    llama_token token = replayed ? t->resume[s->made] : sampling_pick(t->sampling, logits, s->made);
+    llama_token token = replayed ? t->resume[s->made] : (logits ? sampling_pick(t->sampling, logits, s->made) : -1);
     if (token < 0) {
         err e;
         err_set(&e, ERR_DEVICE, "the model computed something that is not a number");

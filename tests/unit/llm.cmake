@@ -11,5 +11,8 @@ find_program(MYSTI_PYTHON NAMES python3 HINTS /usr/bin REQUIRED) # the system's,
 set(tiny ${CMAKE_BINARY_DIR}/models/tiny_llm.gguf)
 file(MAKE_DIRECTORY ${CMAKE_BINARY_DIR}/models)
 add_test(NAME make_tiny_llm COMMAND ${MYSTI_PYTHON} ${CMAKE_SOURCE_DIR}/tools/make_tiny_llm.py ${tiny} --context 512)
-set_tests_properties(make_tiny_llm PROPERTIES FIXTURES_SETUP tiny_llm)
-set_tests_properties(test_llm_engine test_llm_worker PROPERTIES FIXTURES_REQUIRED tiny_llm ENVIRONMENT MYSTI_TINY_LLM=${tiny})
+set(bert ${CMAKE_BINARY_DIR}/models/tiny_bert.gguf)
+add_test(NAME make_tiny_bert COMMAND ${MYSTI_PYTHON} ${CMAKE_SOURCE_DIR}/tools/make_tiny_llm.py ${bert} --context 512 --embedding)
+set_tests_properties(make_tiny_llm make_tiny_bert PROPERTIES FIXTURES_SETUP tiny_llm)
+set_tests_properties(test_llm_engine test_llm_worker PROPERTIES FIXTURES_REQUIRED tiny_llm
+                     ENVIRONMENT "MYSTI_TINY_LLM=${tiny};MYSTI_TINY_BERT=${bert}")

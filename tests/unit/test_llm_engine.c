@@ -609,6 +609,15 @@ static void broken_files_are_errors(void **state) {
     buf_free(&whole);
 }
 
+/* libllama ends the process when it is asked to go on with a text that such a model has read. */
+static void models_without_next_tokens_are_refused(void **state) {
+    (void)state;
+    const char *path = getenv("MYSTI_TINY_BERT");
+    assert_non_null(path);
+    const llm_options o = {.n_ctx = CTX, .threads = 1, .slots = 1};
+    open_fails(path, &o, ERR_UNSUPPORTED);
+}
+
 static void too_much_context_names_the_figures(void **state) {
     (void)state;
     err e = {0};
@@ -705,6 +714,7 @@ int main(void) {
         cmocka_unit_test(the_end_of_turn_ends),
         cmocka_unit_test(closing_ends_what_runs),
         cmocka_unit_test(broken_files_are_errors),
+        cmocka_unit_test(models_without_next_tokens_are_refused),
         cmocka_unit_test(too_much_context_names_the_figures),
         cmocka_unit_test(loading_can_be_given_up),
         cmocka_unit_test(a_step_can_be_given_up),
