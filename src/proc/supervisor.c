@@ -67,15 +67,16 @@ static void restore_or_ready(step *t) {
 
 /* ---- deaths ------------------------------------------------------------------------------------------------ */
 
-static void note_death(supervisor *s, int64_t now) {
+static void note_death(supervisor *s, int64_t now, bool blameless) {
+    s->total_deaths++;
+    if (now - s->spawned_at >= SUP_STEADY_MS) s->restarts = 0;
+    if (blameless) return;
     if (s->death_count == SUP_DEATHS) {
         memmove(s->deaths, s->deaths + 1, (SUP_DEATHS - 1) * sizeof s->deaths[0]);
         s->death_count--;
     }
     s->deaths[s->death_count++] = now;
-    s->total_deaths++;
     if (s->state == SUP_RESTORING || s->restore_broke) s->restore_deaths++;
-    if (now - s->spawned_at >= SUP_STEADY_MS) s->restarts = 0;
 }
 
 static bool too_many_deaths(const supervisor *s, int64_t now) {
@@ -95,7 +96,7 @@ static int next_delay(supervisor *s, double jitter) {
 
 static void died(step *t) {
     supervisor *s = t->s;
-    note_death(s, t->ev->now_ms);
+    note_death(s, t->ev->now_ms, t->ev->blameless);
     s->live = s->ending = s->answered = false;
     s->troubled = true;
     clear_timer(t);

@@ -70,6 +70,7 @@ typedef struct sup_event {
     sup_event_type type;
     int64_t now_ms; /* monotonic */
     double jitter;  /* EXITED: uniform in [0, 1); shortens the backoff by up to a quarter */
+    bool blameless; /* EXITED: through no fault of its own (its port is taken): it does not lead to safe mode */
 } sup_event;
 
 typedef enum sup_alert {

@@ -17,11 +17,18 @@ typedef struct query {
     err why;
     job **found; /* newest first; one more than the limit when there is another page */
     int count;
+    bool again; /* asked for the second time */
 } query;
 
-static void query_free(query *r) {
+static void forget_found(query *r) {
     for (int i = 0; i < r->count; i++) job_free(r->found[i]);
     free(r->found);
+    r->found = NULL;
+    r->count = 0;
+}
+
+static void query_free(query *r) {
+    forget_found(r);
     free(r->status);
     free(r);
 }
@@ -41,6 +48,21 @@ static void write_found(const query *r, const job *row, buf *out) {
         job_write(row, 0, out);
 }
 
+/* A job that is over, but whose pictures are still on their way into the history, would be shown without them. Asking
+ * once more brings the answer behind them; when the disk refuses them, they are not waited for. */
+static bool ask_again(query *r, db_work work, db_done done) {
+    bool early = false;
+    for (int i = 0; i < r->count && !r->again; i++) {
+        const job *live = jobs_find(r->q, r->found[i]->id);
+        early = early || (live && job_is_over(live->status) && !job_all_recorded(live));
+    }
+    if (!early) return false;
+    r->again = true;
+    forget_found(r);
+    db_submit(jobs_db(r->q), work, done, r);
+    return true;
+}
+
 /* ---- one -------------------------------------------------------------------------------------------------------- */
 
 static void do_get(db_conn *c, void *arg) {
@@ -52,6 +74,7 @@ static void do_get(db_conn *c, void *arg) {
 
 static void got(void *arg) {
     query *r = arg;
+    if (ask_again(r, do_get, got)) return;
     buf json;
     buf_init(&json, ANSWER_MAX);
     if (r->count) write_found(r, r->found[0], &json);
@@ -96,6 +119,7 @@ static void do_list(db_conn *c, void *arg) {
 
 static void listed(void *arg) {
     query *r = arg;
+    if (ask_again(r, do_list, listed)) return;
     buf json;
     buf_init(&json, ANSWER_MAX);
     buf_puts(&json, "{\"data\":[");

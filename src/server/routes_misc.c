@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "server/crashes.h"
 #include "server/settings.h"
 
 #include <stdlib.h>
@@ -32,7 +33,7 @@ static void put_settings(void *ctx, http_req *req) {
 
 /* ---- log --------------------------------------------------------------------------------------------------------- */
 
-enum { LINES_DEFAULT = 200, LINES_MAX = 5000, TAIL_BYTES_MAX = 1024 * 1024 };
+enum { LINES_DEFAULT = 200, LINES_MAX = 5000, TAIL_BYTES_MAX = 1024 * 1024, CRASHES_DEFAULT = 50 };
 
 typedef struct log_request {
     http_req *req;
@@ -85,11 +86,29 @@ static void get_logs(void *ctx, http_req *req) {
     db_submit(a->db, do_read_log, on_log_read, r);
 }
 
+/* ---- crashes ---------------------------------------------------------------------------------------------------- */
+
+static void reply_crashes(void *ctx, const err *why, const char *json, size_t len) {
+    if (why)
+        routes_reply_invalid(ctx, why);
+    else
+        http_reply(ctx, 200, "application/json", json, len);
+}
+
+static void get_crashes(void *ctx, http_req *req) {
+    app *a = ctx;
+    int64_t limit = CRASHES_DEFAULT, before = 0;
+    if (routes_query_int(req, "limit", &limit, 1, CRASHES_KEPT) &&
+        routes_query_int(req, "before", &before, 0, INT64_MAX))
+        crashes_list(a->db, before, (int)limit, reply_crashes, req);
+}
+
 void routes_misc(route_list *l) {
     static const http_route routes[] = {
         {"GET", "/v1/settings", get_settings, 0},
         {"PUT", "/v1/settings", put_settings, SETTINGS_BODY_MAX},
         {"GET", "/v1/logs", get_logs, 0},
+        {"GET", "/v1/crashes", get_crashes, 0},
     };
     route_list_add(l, routes, sizeof routes / sizeof routes[0]);
 }

@@ -75,5 +75,20 @@ static const char version_1[] =
     "  reason TEXT"
     ") WITHOUT ROWID;";
 
-const char *const schema_migrations[] = {version_1};
+/* See crashes.h. */
+static const char version_2[] = "CREATE TABLE crashes ("
+                                "  id INTEGER PRIMARY KEY AUTOINCREMENT,"
+                                "  at_ms INTEGER NOT NULL,"
+                                "  worker TEXT NOT NULL,"
+                                "  pid INTEGER NOT NULL,"
+                                "  cause TEXT NOT NULL,"
+                                "  signal INTEGER,"
+                                "  exit_code INTEGER NOT NULL,"
+                                "  oom INTEGER NOT NULL,"
+                                "  model TEXT,"
+                                "  job TEXT,"
+                                "  lines TEXT NOT NULL"
+                                ");";
+
+const char *const schema_migrations[] = {version_1, version_2};
 const int schema_version = sizeof schema_migrations / sizeof *schema_migrations;

@@ -9,14 +9,17 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "json/json.h"
+#include "server/crashes.h"
 #include "server/events.h"
+#include "server/jobs.h"
 #include "server/recovery.h"
+#include "worker/worker.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { TERMINATE_GRACE_MS = 2000, MEMORY_EVENT_MS = 2000 };
+enum { TERMINATE_GRACE_MS = 2000, MEMORY_EVENT_MS = 2000, LAST_LINES_MAX = 300 * 1024 };
 
 /* ---- what others see -------------------------------------------------------------------------------------------- */
 
@@ -149,20 +152,50 @@ static void close_process(slot *s) {
 
 static void check_stopped(workers *w);
 
+static void slot_tell(slot *s, sup_event_type type, bool blameless);
+
+/* While the process is still known, with what it was doing. */
+static void record_crash(slot *s, const proc_exit *how) {
+    app *a = s->owner->app;
+    const job *j = s->id == WORKER_SD && a->jobs ? jobs_running(a->jobs) : NULL;
+    buf lines;
+    buf_init(&lines, LAST_LINES_MAX);
+    if (s->process) proc_last_lines(s->process, &lines);
+    crashes_record(a->db, &(crash){.worker = s->name,
+                                   .pid = s->pid,
+                                   .cause = s->last_crash,
+                                   .how = how,
+                                   .model = s->model_id,
+                                   .job = j ? j->name : NULL,
+                                   .last_lines = buf_str(&lines)});
+    buf_free(&lines);
+}
+
+static void describe_taken_port(const slot *s, char *out, size_t cap) {
+    char owner[100];
+    bool known = proc_port_owner(s->port, owner, sizeof owner);
+    snprintf(out, cap, "its port %d is taken by %s", s->port, known ? owner : "another program");
+}
+
 static void on_exit_of(void *ctx, const proc_exit *how) {
     slot *s = ctx;
     workers *w = s->owner;
     char cause[sizeof s->last_crash];
-    proc_describe_exit(how, cause, sizeof cause);
+    bool no_port = !how->signal && how->code == WORKER_EXIT_PORT;
+    if (no_port)
+        describe_taken_port(s, cause, sizeof cause);
+    else
+        proc_describe_exit(how, cause, sizeof cause);
     bool wanted = s->sup.state != SUP_STOPPED;
     if (wanted) {
         str_copy(s->last_crash, sizeof s->last_crash, cause);
         s->last_crash_ms = clock_wall_ms();
         log_error("server", "Detected %s failure. Restarting...", s->title);
         log_error("server", "%s (pid %d): %s", s->title, s->pid, cause);
+        record_crash(s, how);
     }
     close_process(s);
-    slot_step(s, SUP_EV_EXITED); /* the next process is on its way before anything else is done */
+    slot_tell(s, SUP_EV_EXITED, no_port); /* the next process is on its way before anything else is done */
     if (wanted && w->listener.died) w->listener.died(w->listener.ctx, s->id, cause);
     check_stopped(w);
 }
@@ -195,7 +228,8 @@ static bool spawn(slot *s, err *e) {
         argv[n++] = "--backend";
         argv[n++] = c->backend;
     }
-    /* Computing threads that wait sleep at once: while they spin, the other worker's threads don't get the processor. */
+    /* Computing threads that wait sleep at once: while they spin, the other worker's threads don't get the processor.
+     */
     const char *const envv[] = {env, "OMP_WAIT_POLICY=PASSIVE", NULL};
     const proc_options o = {.argv = argv, .env = envv, .on_line = on_line, .on_exit = on_exit_of, .ctx = s};
     s->process = proc_spawn(s->owner->app->loop, &o, e);
@@ -218,6 +252,7 @@ static void do_spawn(slot *s) {
     log_error("server", "%s does not start: %s", s->title, e.msg);
     snprintf(s->last_crash, sizeof s->last_crash, "does not start: %.120s", e.msg);
     s->last_crash_ms = clock_wall_ms();
+    record_crash(s, NULL);
     slot_step(s, SUP_EV_EXITED);
 }
 
@@ -302,12 +337,16 @@ static double random_unit(void) {
     return r / 65536.0;
 }
 
-void slot_step(slot *s, sup_event_type type) {
+static void slot_tell(slot *s, sup_event_type type, bool blameless) {
     s->sup.has_model = s->body != NULL || s->queued.body != NULL;
-    const sup_event ev = {.type = type, .now_ms = clock_mono_ms(), .jitter = random_unit()};
+    const sup_event ev = {.type = type, .now_ms = clock_mono_ms(), .jitter = random_unit(), .blameless = blameless};
     sup_actions actions = supervisor_step(&s->sup, &ev);
     for (size_t i = 0; i < actions.count; i++) perform(s, &actions.item[i]);
     slot_changed(s);
+}
+
+void slot_step(slot *s, sup_event_type type) {
+    slot_tell(s, type, false);
 }
 
 /* ---- life ------------------------------------------------------------------------------------------------------- */
