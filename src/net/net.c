@@ -6,5 +6,6 @@
 void net_init(void) {
 #ifdef SIGPIPE /* Windows has none */
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
 #endif
 }
