@@ -224,20 +224,6 @@ static void on_headers(void *ctx, http_call *call) {
     if (http_call_status(call) != 200) a->lines.on_line = NULL; /* the body is one error, collected as text */
 }
 
-static void on_data(void *ctx, const char *data, size_t len) {
-    answer *a = ctx;
-    if (!a->lines.on_line) {
-        buf_append(&a->lines.rest, data, len);
-        return;
-    }
-    err e = {0};
-    if (!http_lines_feed(&a->lines, data, len, &e) && !a->error.code) a->error = e;
-    if (a->error.code)
-        fail(a, &a->error);
-    else if (a->done)
-        finish(a);
-}
-
 /* The stream breaks when the process dies, but the news of its death may come a moment later. */
 static void send_again(uv_timer_t *t) {
     answer *a = t->data;
@@ -264,6 +250,39 @@ static void broke_off(answer *a, const err *why) {
     uv_timer_start(&a->timer, send_again, DEATH_POLL_MS, 0);
 }
 
+/* a->error is what the worker said. */
+static void refused(answer *a) {
+    if (a->error.code != ERR_CANCELLED) {
+        fail(a, &a->error);
+        return;
+    }
+    /* Not by us: the process is being ended, or the model was unloaded. */
+    err why = a->error;
+    a->error = (err){0};
+    http_call_abort(a->call);
+    a->call = NULL;
+    if (workers_view(a->relay->app->workers, WORKER_LLM).model_id) {
+        broke_off(a, &why);
+    } else {
+        err_set(&a->error, ERR_NOT_FOUND, "%s", why.msg);
+        fail(a, &a->error);
+    }
+}
+
+static void on_data(void *ctx, const char *data, size_t len) {
+    answer *a = ctx;
+    if (!a->lines.on_line) {
+        buf_append(&a->lines.rest, data, len);
+        return;
+    }
+    err e = {0};
+    if (!http_lines_feed(&a->lines, data, len, &e) && !a->error.code) a->error = e;
+    if (a->error.code)
+        refused(a);
+    else if (a->done)
+        finish(a);
+}
+
 static void on_done(void *ctx, const err *e) {
     answer *a = ctx;
     http_call *call = a->call;
@@ -276,7 +295,7 @@ static void on_done(void *ctx, const err *e) {
     if (status != 200) {
         if (routes_read_error(buf_str(&a->lines.rest), a->lines.rest.len, &a->error))
             err_set(&a->error, ERR_INTERNAL, "the LLM worker answered with status %d", status);
-        fail(a, &a->error);
+        refused(a);
         return;
     }
     err_set(&a->error, ERR_IO, "the stream ended without its last line");

@@ -114,7 +114,7 @@ static void look_at_waits(uv_timer_t *t) {
         err_set(&e, ERR_BUSY, "the %s is in safe mode: %s Load another model, or retry", s->title, s->safe_mode_reason);
     } else if (!s->body && !s->load_call && !s->queued.body) {
         err_set(&e, ERR_NOT_FOUND, "no %s is loaded", what);
-    } else if (s->sup.state != SUP_READY || s->load_call) {
+    } else if (s->sup.state != SUP_READY || s->load_call || s->load_broke) {
         return; /* it comes */
     } else if (!s->loaded) {
         load_request again = {.reason = LOAD_AGAIN, .model_id = str_dup(s->model_id), .body = str_dup(s->body)};
@@ -122,6 +122,11 @@ static void look_at_waits(uv_timer_t *t) {
         return;
     }
     release_waits(s, e.code ? &e : NULL);
+}
+
+void slot_models_alive(slot *s) {
+    s->load_broke = false;
+    slot_models_wake(s);
 }
 
 void slot_models_wake(slot *s) {
@@ -184,7 +189,8 @@ static void finish_load(slot *s, load_request r, const char *answer, const err *
         load_succeeded(s, &r);
     if (r.reason == LOAD_RESTORE || s->sup.state == SUP_RESTORING)
         slot_step(s, e && !r.unwanted ? SUP_EV_RESTORE_FAILED : SUP_EV_RESTORED);
-    if (e && r.reason != LOAD_NEW && !r.unwanted) release_waits(s, e);
+    bool for_good = e && e->code != ERR_CRASHED && !r.unwanted; /* after a death the model comes back by itself */
+    if (for_good && r.reason != LOAD_NEW) release_waits(s, e);
     if (r.fn) r.fn(r.ctx, answer, e);
     free_request(&r);
     slot_changed(s);
@@ -200,9 +206,14 @@ static void on_load_answer(void *ctx, int status, const char *body, size_t len, 
     if (why) {
         err_set(&e, ERR_CRASHED, "the worker broke off while loading: %s", why->msg);
         s->loaded = false;
+        s->load_broke = true;
     } else if (status != 200) {
         routes_read_error(body, len, &e);
         s->loaded = s->loaded && kept_previous(body, len);
+        if (e.code == ERR_CANCELLED) { /* not by us: somebody ended the worker */
+            e.code = ERR_CRASHED;
+            s->load_broke = true;
+        }
     } else if (r.unwanted) {
         unloaded_meanwhile(&e, &r);
     }
@@ -227,6 +238,7 @@ static void start_load(slot *s, load_request *r) {
 }
 
 void slot_models_restore(slot *s) {
+    if (s->load_call) return; /* finish_load() tells the supervisor */
     load_request r = s->queued;
     s->queued = (load_request){0};
     if (!r.body) {
@@ -237,7 +249,7 @@ void slot_models_restore(slot *s) {
 }
 
 void slot_models_died(slot *s) {
-    s->loaded = false;
+    s->loaded = s->load_broke = false;
     if (s->load_call) {
         http_call_abort(s->load_call);
         s->load_call = NULL;
@@ -289,10 +301,8 @@ typedef struct unload_call {
 static void on_unloaded(void *ctx, int status, const char *body, size_t len, const err *why) {
     unload_call *u = ctx;
     err e = {0};
-    if (why)
-        e = *why;
-    else if (status != 200)
-        routes_read_error(body, len, &e);
+    if (!why && status != 200) routes_read_error(body, len, &e);
+    if (e.code == ERR_CANCELLED) e = (err){0}; /* the process ends: nothing is loaded, as when it broke off (`why`) */
     if (u->fn) u->fn(u->ctx, body, e.code ? &e : NULL);
     slot_changed(u->slot);
     free(u);

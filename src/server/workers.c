@@ -131,6 +131,7 @@ static void on_line(void *ctx, bool is_stderr, const char *line) {
 static void on_health(void *ctx, const worker_health *h, bool stalled) {
     slot *s = ctx;
     if (h->pid != s->pid) return; /* another program, or a process of an earlier server, on our port */
+    slot_models_alive(s);
     slot_step(s, stalled ? SUP_EV_NO_PROGRESS : SUP_EV_HEALTH_OK);
     publish_memory(s->owner);
 }

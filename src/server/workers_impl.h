@@ -48,6 +48,7 @@ typedef struct slot {
     bool unsaved;          /* chosen on the command line, and not confirmed by the worker yet */
     http_call *load_call;  /* under way; `load` says what */
     load_request load;
+    bool load_broke;     /* the process broke off a load: its exit will be told, or an answer shows that it lives */
     load_request queued; /* LOAD_NEW that leaves safe mode: taken up by the next RESTORE */
 
     worker_wait *waits;
@@ -81,6 +82,7 @@ void slot_changed(slot *s);                   /* tells listeners and clients if 
 void slot_models_open(slot *s);
 void slot_models_died(slot *s);    /* the process is gone, and with it what was loaded */
 void slot_models_restore(slot *s); /* SUP_DO_RESTORE */
+void slot_models_alive(slot *s);   /* it has answered */
 void slot_models_wake(slot *s);    /* look at those who wait, soon */
 void slot_models_free(slot *s);
 

@@ -17,7 +17,7 @@ after(() => s.cleanup())
 async function whileStopped(worker, fn) {
   const pid = await s.pid(worker)
   process.kill(pid, 'SIGSTOP')
-  try { return await fn() } finally { process.kill(pid, 'SIGCONT') }
+  try { return await fn() } finally { try { process.kill(pid, 'SIGCONT') } catch { /* fn has killed it */ } }
 }
 
 for (const [worker, load, unload, id] of [['sd', '/v1/models/load', '/v1/models/unload', IMAGE], ['llm', '/v1/llm/load', '/v1/llm/unload', LLM]])
@@ -50,6 +50,46 @@ test('a second load at the same time is refused, and the first one counts', asyn
   assert.ok(second.headers.get('retry-after'))
   assert.equal((await first).status, 200)
   assert.equal((await s.health()).workers.sd.model, IMAGE)
+})
+
+test('a retry during a load does not lose the load', async () => {
+  const loading = await whileStopped('sd', async () => {
+    const first = s.request('POST', '/v1/models/load', { model_id: 'tiny-sd1-f32.safetensors' })
+    await sleep(200)
+    await s.post('/v1/workers/sd/retry')
+    return [first]
+  })
+  assert.equal((await loading[0]).status, 200)
+  const { model, state } = (await s.health()).workers.sd
+  assert.deepEqual({ model, state }, { model: 'tiny-sd1-f32.safetensors', state: 'ready' })
+})
+
+for (const signal of ['SIGTERM', 'SIGKILL'])
+  test(`${signal} of the LLM worker pauses an answer, no more`, async () => {
+    await s.loadLlm(LLM)
+    const chat = { messages: [{ role: 'user', content: 'hi' }], max_tokens: 100, ignore_eos: true, seed: 1, temperature: 0 }
+    const answer = await whileStopped('llm', async () => {
+      const first = s.request('POST', '/v1/chat/completions', chat)
+      await sleep(200)
+      await s.kill('llm', signal)
+      return [first]
+    })
+    const r = await answer[0]
+    assert.equal(r.status, 200, await r.clone().text())
+    assert.deepEqual((await r.json()).choices, (await s.post('/v1/chat/completions', chat)).choices)
+  })
+
+test('an unload while its worker ends is an unload', async () => {
+  await s.loadLlm(LLM)
+  const unloading = await whileStopped('llm', async () => {
+    const first = s.request('POST', '/v1/llm/unload', {})
+    await sleep(200)
+    await s.kill('llm', 'SIGKILL')
+    return [first]
+  })
+  assert.equal((await unloading[0]).status, 200)
+  await s.ready()
+  assert.equal((await s.health()).workers.llm.model, null)
 })
 
 test('a model that was copied a moment ago is found', async () => {
