@@ -12,7 +12,7 @@
 #include <string.h>
 
 /* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
-enum { GRAPH_NODES = 16384, GRAPH_SPARE = 2048, GRAPH_IO = 32, WORK_PER_NODE = 4 * 1000 * 1000 };
+enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, GRAPH_IO = 32, WORK_PER_NODE = 4 * 1000 * 1000 };
 
 struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
