@@ -105,7 +105,9 @@ static int fit_slots(const llm_model *m, int n_ctx, int wished, bool on_device, 
         room = device_free;
     }
     if (!room || !each) return wished;
-    uint64_t fit = room / each;
+    /* Mapped weights count as available, but a second slot is not worth reading them from the disk again and again. */
+    uint64_t weights = on_device ? 0 : m->info.weights_bytes, spare = weights < room ? room - weights : 0;
+    uint64_t fit = spare >= each ? spare / each : room >= each ? 1 : 0;
     if (fit == 0)
         err_set(e, ERR_MEMORY,
                 "a context of %d tokens needs %.2f GB beside the weights, but only %.2f GB are available; "
