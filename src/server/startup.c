@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { PORT_WAIT_MS = 3000, PORT_POLL_MS = 20 };
+
 /* ---- ports ------------------------------------------------------------------------------------------------------ */
 
 bool startup_port_taken(int port, err *e) {
@@ -39,11 +41,20 @@ static bool is_free(const char *ip, int port) {
     return rc != UV_EADDRINUSE;
 }
 
+/* Workers of a server that was just killed end by themselves, but may still hold their ports: those are waited for. */
+static bool becomes_free(const char *ip, int port) {
+    for (int waited = 0; waited < PORT_WAIT_MS; waited += PORT_POLL_MS) {
+        if (is_free(ip, port)) return true;
+        uv_sleep(PORT_POLL_MS);
+    }
+    return false;
+}
+
 bool startup_check_ports(const config *c, err *e) {
     const char *const ips[] = {c->listen_ip, "127.0.0.1", "127.0.0.1"};
     for (int i = 0; i < 3; i++) {
         int port = (int)c->listen_port + i;
-        if (!is_free(ips[i], port)) return startup_port_taken(port, e);
+        if (!(i == 0 ? is_free(ips[i], port) : becomes_free(ips[i], port))) return startup_port_taken(port, e);
     }
     return true;
 }
