@@ -230,6 +230,15 @@ void json_quote(buf *out, const char *s) {
     buf_putc(out, '"');
 }
 
+void json_write_member(buf *out, const char *key, const char *value) {
+    bool first = out->len && out->data[out->len - 1] == '{';
+    buf_printf(out, "%s\"%s\":", first ? "" : ",", key);
+    if (value)
+        json_quote(out, value);
+    else
+        buf_puts(out, "null");
+}
+
 void json_write_error(buf *out, const char *type, const char *code, const char *param, const char *message) {
     buf_puts(out, "{\"error\":{\"message\":");
     json_quote(out, message);

@@ -52,6 +52,9 @@ bool json_write(yyjson_mut_doc *doc, buf *out);
 /* The error envelope every route answers with: {"error": {message, type, code, param}}; param may be NULL. */
 void json_write_error(buf *out, const char *type, const char *code, const char *param, const char *message);
 
+/* Appends "key":"value", or "key":null for NULL, behind a comma unless the object has just been opened. */
+void json_write_member(buf *out, const char *key, const char *value);
+
 /* Appends s as a JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
 void json_quote(buf *out, const char *s);
 

@@ -15,12 +15,9 @@ const char *worker_activity_name(worker_activity a) {
 
 /* ---- writing ----------------------------------------------------------------------------------------------- */
 
+/* "" is null. */
 static void write_text(buf *out, const char *key, const char *text) {
-    buf_printf(out, ",\"%s\":", key);
-    if (text[0])
-        json_quote(out, text);
-    else
-        buf_puts(out, "null");
+    json_write_member(out, key, text[0] ? text : NULL);
 }
 
 static void write_progress(const worker_progress_info *p, buf *out) {

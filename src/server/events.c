@@ -238,26 +238,17 @@ void events_publish(events *h, const char *name, const char *job, const char *da
     free(line);
 }
 
-static void write_member(buf *out, const char *key, const char *value) {
-    buf_printf(out, "\"%s\":", key);
-    if (value)
-        json_quote(out, value);
-    else
-        buf_puts(out, "null");
-    buf_putc(out, ',');
-}
-
 void events_alert(events *h, const char *level, const char *code, const char *worker, const char *job,
                   const char *message) {
     buf json;
     buf_init(&json, 64 * 1024);
     buf_putc(&json, '{');
-    write_member(&json, "level", level);
-    write_member(&json, "code", code);
-    write_member(&json, "worker", worker);
-    write_member(&json, "job", job);
-    write_member(&json, "message", message);
-    buf_printf(&json, "\"at_ms\":%lld}", (long long)clock_wall_ms());
+    json_write_member(&json, "level", level);
+    json_write_member(&json, "code", code);
+    json_write_member(&json, "worker", worker);
+    json_write_member(&json, "job", job);
+    json_write_member(&json, "message", message);
+    buf_printf(&json, ",\"at_ms\":%lld}", (long long)clock_wall_ms());
     log_level at = str_eq(level, "error") ? LOG_ERROR : str_eq(level, "warning") ? LOG_WARN : LOG_INFO;
     log_write(at, worker ? worker : "server", "%s", message);
     events_publish(h, "alert", job, buf_str(&json), json.len, 0);

@@ -40,17 +40,9 @@ void history_close(history *h) {
 #define COLUMNS                                                                                                        \
     "id, file, thumb, width, height, seed, model, prompt, negative_prompt, parameters, params, job, created_ms, bytes"
 
-static void write_text(buf *out, const char *key, const char *value) {
-    buf_printf(out, ",\"%s\":", key);
-    if (value)
-        json_quote(out, value);
-    else
-        buf_puts(out, "null");
-}
-
 static void write_url(buf *out, const char *key, const char *file) {
     if (!file) {
-        write_text(out, key, NULL);
+        json_write_member(out, key, NULL);
         return;
     }
     /* our own file names need no escaping in a URL: see is_own_name() */
@@ -60,15 +52,15 @@ static void write_url(buf *out, const char *key, const char *file) {
 /* A row of a query with COLUMNS, as the entry of docs/api.md. */
 static void write_entry(sqlite3_stmt *s, buf *out) {
     buf_printf(out, "{\"id\":%lld", (long long)db_int(s, 0));
-    write_text(out, "file", db_text(s, 1));
+    json_write_member(out, "file", db_text(s, 1));
     write_url(out, "url", db_text(s, 1));
     write_url(out, "thumb_url", db_text(s, 2));
     buf_printf(out, ",\"width\":%lld,\"height\":%lld,\"seed\":%lld", (long long)db_int(s, 3), (long long)db_int(s, 4),
                (long long)db_int(s, 5));
-    write_text(out, "model", db_text(s, 6));
-    write_text(out, "prompt", db_text(s, 7));
-    write_text(out, "negative_prompt", db_text(s, 8));
-    write_text(out, "parameters", db_text(s, 9));
+    json_write_member(out, "model", db_text(s, 6));
+    json_write_member(out, "prompt", db_text(s, 7));
+    json_write_member(out, "negative_prompt", db_text(s, 8));
+    json_write_member(out, "parameters", db_text(s, 9));
     buf_printf(out, ",\"params\":%s", db_text(s, 10));
     if (db_int(s, 11))
         buf_printf(out, ",\"job\":\"j-%lld\"", (long long)db_int(s, 11));

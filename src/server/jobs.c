@@ -317,14 +317,6 @@ static void arm_retry(jobs *q) {
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-static void write_member(buf *out, const char *key, const char *value) {
-    buf_printf(out, ",\"%s\":", key);
-    if (value)
-        json_quote(out, value);
-    else
-        buf_puts(out, "null");
-}
-
 /* The request of docs/worker-protocol.md. */
 static bool write_request(const jobs *q, const job *j, buf *out, err *e) {
     const image_params *p = &j->params;
@@ -332,23 +324,23 @@ static bool write_request(const jobs *q, const job *j, buf *out, err *e) {
     if (p->init_image && !init) return err_wrap(e, "init_image");
     char *checkpoint = checkpoint_path(q, j), *model = p->model ? path_stem(p->model) : NULL;
     buf_printf(out, "{\"job\":\"%s\"", j->name);
-    write_member(out, "prompt", p->prompt);
-    write_member(out, "negative_prompt", p->negative_prompt);
+    json_write_member(out, "prompt", p->prompt);
+    json_write_member(out, "negative_prompt", p->negative_prompt);
     if (p->width) buf_printf(out, ",\"width\":%d", p->width); /* without: the model's own */
     if (p->height) buf_printf(out, ",\"height\":%d", p->height);
     buf_printf(out, ",\"steps\":%d,\"cfg_scale\":%.9g,\"seed\":%lld,\"n\":%d,\"clip_skip\":%d", p->steps, p->cfg_scale,
                (long long)p->seed, p->n, p->clip_skip);
-    write_member(out, "sampler", p->sampler);
-    write_member(out, "scheduler", p->scheduler);
-    write_member(out, "rng", p->rng);
-    write_member(out, "init_image", init);
+    json_write_member(out, "sampler", p->sampler);
+    json_write_member(out, "scheduler", p->scheduler);
+    json_write_member(out, "rng", p->rng);
+    json_write_member(out, "init_image", init);
     buf_printf(out, ",\"strength\":%.9g,\"vae_tiling\":\"auto\",\"quality\":%d,\"preview\":true", p->strength,
                p->output_compression);
-    write_member(out, "output_dir", q->output_dir);
-    write_member(out, "file_stem", j->file_stem);
-    write_member(out, "format", p->output_format);
-    write_member(out, "model_name", model ? model : "");
-    write_member(out, "checkpoint", checkpoint);
+    json_write_member(out, "output_dir", q->output_dir);
+    json_write_member(out, "file_stem", j->file_stem);
+    json_write_member(out, "format", p->output_format);
+    json_write_member(out, "model_name", model ? model : "");
+    json_write_member(out, "checkpoint", checkpoint);
     buf_putc(out, '}');
     free(model);
     free(checkpoint);

@@ -548,14 +548,6 @@ const model_entry *models_find(const models *m, const char *name, err *e) {
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------- */
 
-static void write_text(buf *out, const char *key, const char *value) {
-    buf_printf(out, ",\"%s\":", key);
-    if (value)
-        json_quote(out, value);
-    else
-        buf_puts(out, "null");
-}
-
 void models_write_one(const models *m, const model_entry *e, buf *out) {
     bool active = false, loaded = false;
     if (m->config.state) m->config.state(m->config.ctx, e, &active, &loaded);
@@ -563,12 +555,12 @@ void models_write_one(const models *m, const model_entry *e, buf *out) {
     json_quote(out, e->id);
     buf_printf(out, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"local\",\"type\":\"%s\"",
                (long long)(e->mtime_ms / 1000), e->type);
-    write_text(out, "family", e->family);
-    write_text(out, "quantization", e->quantization);
+    json_write_member(out, "family", e->family);
+    json_write_member(out, "quantization", e->quantization);
     buf_printf(out, ",\"size\":%lld", (long long)e->size);
-    write_text(out, "path", e->id);
+    json_write_member(out, "path", e->id);
     buf_printf(out, ",\"supported\":%s", e->supported ? "true" : "false");
-    write_text(out, "reason", e->reason);
+    json_write_member(out, "reason", e->reason);
     buf_printf(out, ",\"active\":%s,\"loaded\":%s}", active ? "true" : "false", loaded ? "true" : "false");
 }
 

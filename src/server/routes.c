@@ -59,6 +59,14 @@ void routes_reply_json(http_req *req, int status, buf *json) {
     buf_free(json);
 }
 
+void routes_reply_result(void *ctx, const err *why, const char *json, size_t len) {
+    http_req *req = ctx;
+    if (why)
+        routes_reply_invalid(req, why);
+    else
+        http_reply(req, 200, "application/json", json, len);
+}
+
 bool routes_read_error(const char *body, size_t len, err *e) {
     err parse = {0};
     yyjson_doc *doc = json_parse(body, len, &parse);

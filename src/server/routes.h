@@ -43,6 +43,9 @@ void routes_reply_named(http_req *req, int status, const char *code, const char 
 /* Answers 200 with the buffer's JSON, and frees the buffer. */
 void routes_reply_json(http_req *req, int status, buf *json);
 
+/* What the database answered: JSON, or why not. `ctx` is the http_req. */
+void routes_reply_result(void *ctx, const err *why, const char *json, size_t len);
+
 /* The error envelope of a worker (or of one stream line) as an err. Always false. */
 bool routes_read_error(const char *body, size_t len, err *e);
 

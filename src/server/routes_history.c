@@ -9,19 +9,11 @@
 
 enum { LIST_DEFAULT = 50 };
 
-static void reply_json_or_error(void *ctx, const err *why, const char *json, size_t len) {
-    http_req *req = ctx;
-    if (why)
-        routes_reply_invalid(req, why);
-    else
-        http_reply(req, 200, "application/json", json, len);
-}
-
 static void get_images(void *ctx, http_req *req) {
     app *a = ctx;
     int64_t limit = LIST_DEFAULT, before = 0;
     if (routes_query_int(req, "limit", &limit, 1, 200) && routes_query_int(req, "before", &before, 0, INT64_MAX))
-        history_list(a->history, before, (int)limit, http_req_query(req, "q"), reply_json_or_error, req);
+        history_list(a->history, before, (int)limit, http_req_query(req, "q"), routes_reply_result, req);
 }
 
 /* 0 when it was answered with 404. */
@@ -36,7 +28,7 @@ static int64_t picture_of(http_req *req) {
 static void get_image(void *ctx, http_req *req) {
     app *a = ctx;
     int64_t id = picture_of(req);
-    if (id) history_get(a->history, id, reply_json_or_error, req);
+    if (id) history_get(a->history, id, routes_reply_result, req);
 }
 
 typedef struct deletion {

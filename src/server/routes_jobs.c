@@ -72,14 +72,6 @@ void routes_reply_refusal(app *a, http_req *req, const image_request_result *r) 
 /* ---- asking -------------------------------------------------------------------------------------------------------
  */
 
-static void reply_json_or_error(void *ctx, const err *why, const char *json, size_t len) {
-    http_req *req = ctx;
-    if (why)
-        routes_reply_invalid(req, why);
-    else
-        http_reply(req, 200, "application/json", json, len);
-}
-
 static bool known_statuses(const char *list, char *bad, size_t cap) {
     while (*list) {
         size_t n = strcspn(list, ",");
@@ -106,14 +98,14 @@ static void get_jobs(void *ctx, http_req *req) {
         http_reply_error(req, 400, "invalid", "status",
                          "status: '%s' is none of queued, running, done, failed, cancelled, interrupted", bad);
     } else {
-        jobs_list(a->jobs, status, from, (int)limit, reply_json_or_error, req);
+        jobs_list(a->jobs, status, from, (int)limit, routes_reply_result, req);
     }
 }
 
 static void get_job(void *ctx, http_req *req) {
     app *a = ctx;
     int64_t id = job_of(req);
-    if (id) jobs_get(a->jobs, id, reply_json_or_error, req);
+    if (id) jobs_get(a->jobs, id, routes_reply_result, req);
 }
 
 /* What is over already is found on the disk: 409 with its status; unknown: 404. */

@@ -11,24 +11,16 @@
 
 /* ---- settings ---------------------------------------------------------------------------------------------------- */
 
-static void reply_settings(void *ctx, const err *why, const char *json, size_t len) {
-    http_req *req = ctx;
-    if (why)
-        routes_reply_invalid(req, why);
-    else
-        http_reply(req, 200, "application/json", json, len);
-}
-
 static void get_settings(void *ctx, http_req *req) {
     app *a = ctx;
-    settings_get(a->db, reply_settings, req);
+    settings_get(a->db, routes_reply_result, req);
 }
 
 static void put_settings(void *ctx, http_req *req) {
     app *a = ctx;
     size_t len;
     const char *body = http_req_body(req, &len);
-    settings_put(a->db, body, len, reply_settings, req);
+    settings_put(a->db, body, len, routes_reply_result, req);
 }
 
 /* ---- log --------------------------------------------------------------------------------------------------------- */

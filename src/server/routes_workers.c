@@ -40,14 +40,6 @@ static void get_health(void *ctx, http_req *req) {
 static const char *const components[] = {"vae", "clip_l", "clip_g", "t5xxl", "llm"};
 enum { COMPONENT_COUNT = sizeof components / sizeof components[0] };
 
-static void write_member(buf *out, const char *key, const char *path) {
-    buf_printf(out, "%s\"%s\":", out->len > 1 ? "," : "", key);
-    if (path)
-        json_quote(out, path);
-    else
-        buf_puts(out, "null");
-}
-
 memory_state routes_memory(app *a, worker_id id) {
     memory_state m = {0};
     const worker_health *h = workers_view(a->workers, id).health;
@@ -80,7 +72,7 @@ static bool write_image_body(app *a, const model_entry *m, const json_in *body, 
     if (moved && str_iends(m->path, ".gguf"))
         log_info("server", "Smart fallback: Moving GGUF from model_path to diffusion_model_path");
     buf_putc(out, '{');
-    write_member(out, "model", moved ? NULL : m->path);
+    json_write_member(out, "model", moved ? NULL : m->path);
     const char *diffusion = NULL, *prediction = NULL;
     if (body &&
         (!json_get_str(body, "diffusion_model", &diffusion, e) || !json_get_str(body, "prediction", &prediction, e)))
@@ -88,10 +80,10 @@ static bool write_image_body(app *a, const model_entry *m, const json_in *body, 
     if (diffusion && *diffusion) {
         const model_entry *d = models_find(a->models, diffusion, e);
         if (!d) return err_wrap(e, "diffusion_model");
-        write_member(out, "diffusion_model", d->path);
+        json_write_member(out, "diffusion_model", d->path);
         *bytes += d->size;
     } else {
-        write_member(out, "diffusion_model", moved ? m->path : NULL);
+        json_write_member(out, "diffusion_model", moved ? m->path : NULL);
     }
     for (size_t i = 0; i < COMPONENT_COUNT; i++) {
         const char *name = NULL;
@@ -99,10 +91,10 @@ static bool write_image_body(app *a, const model_entry *m, const json_in *body, 
         if (str_empty(name)) continue;
         const model_entry *part = models_find(a->models, name, e);
         if (!part) return err_wrap(e, "%s", components[i]);
-        write_member(out, components[i], part->path);
+        json_write_member(out, components[i], part->path);
         *bytes += part->size;
     }
-    if (prediction) write_member(out, "prediction", prediction);
+    if (prediction) json_write_member(out, "prediction", prediction);
     buf_putc(out, '}');
     return true;
 }

@@ -81,8 +81,7 @@ static bool add_path(const app *a, buf *out, const char *key, const char *name, 
     if (!name) return true;
     char *path = find_file(a, name, e);
     if (!path) return err_wrap(e, "--%s", key);
-    buf_printf(out, "%s\"%s\":", out->len > 1 ? "," : "", key);
-    json_quote(out, path);
+    json_write_member(out, key, path);
     free(path);
     return true;
 }

@@ -50,14 +50,6 @@ static void write_memory(const worker_health *h, buf *out) {
     buf_puts(out, "]");
 }
 
-static void write_text_or_null(buf *out, const char *key, const char *text) {
-    buf_printf(out, ",\"%s\":", key);
-    if (str_empty(text))
-        buf_puts(out, "null");
-    else
-        json_quote(out, text);
-}
-
 /* The members that make a change worth telling; memory is told apart. */
 static void write_state(workers *w, worker_id id, buf *out) {
     worker_view v = workers_view(w, id);
@@ -66,7 +58,7 @@ static void write_state(workers *w, worker_id id, buf *out) {
     buf_printf(out, "\"state\":\"%s\",\"activity\":\"%s\",\"pid\":%d,\"port\":%d,\"loaded\":%s,\"restarts\":%u",
                sup_state_name(v.state), worker_activity_name(activity), v.pid, v.port, v.loaded ? "true" : "false",
                v.restarts);
-    write_text_or_null(out, "model", v.model_id);
+    json_write_member(out, "model", v.model_id);
     if (v.last_crash) {
         buf_printf(out, ",\"last_crash\":{\"at_ms\":%lld,\"cause\":", (long long)v.last_crash_ms);
         json_quote(out, v.last_crash);
@@ -74,7 +66,7 @@ static void write_state(workers *w, worker_id id, buf *out) {
     } else {
         buf_puts(out, ",\"last_crash\":null");
     }
-    if (v.state == SUP_SAFE_MODE) write_text_or_null(out, "safe_mode_reason", w->slots[id].safe_mode_reason);
+    if (v.state == SUP_SAFE_MODE) json_write_member(out, "safe_mode_reason", w->slots[id].safe_mode_reason);
 }
 
 void workers_write(workers *w, worker_id id, buf *out) {
