@@ -2,6 +2,7 @@
 #include "base/log.h"
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/os.h"
 #include "base/str.h"
 
 #include <errno.h>
@@ -34,7 +35,7 @@ static void close_locked(void) {
 }
 
 bool log_open_file(const char *path, long max_bytes, err *e) {
-    FILE *f = fopen(path, "a");
+    FILE *f = os_open_append(path);
     if (!f) return err_sys(e, errno, "open log file '%s'", path);
     pthread_mutex_lock(&lock);
     close_locked();
@@ -59,7 +60,7 @@ static void rotate_if_large(void) {
     remove(old); /* rename() does not replace on Windows */
     rename(file_path, old);
     free(old);
-    file = fopen(file_path, "a");
+    file = os_open_append(file_path);
 }
 
 static void emit(const char *line, size_t len) {

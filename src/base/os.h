@@ -9,6 +9,7 @@ char *os_realpath(const char *path); /* NULL and errno on failure */
 int os_mkdir(const char *path);
 char *os_program_path(void);
 char *os_user_data_dir(void);
+FILE *os_open_append(const char *path);           /* not passed on to child processes; NULL and errno */
 bool os_sync(FILE *f);                            /* to the disk; errno on failure */
 int os_replace(const char *from, const char *to); /* rename that replaces */
 int os_pid(void);

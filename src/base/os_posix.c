@@ -39,6 +39,10 @@ char *os_user_data_dir(void) {
     return str_fmt("%s/.local/share", str_empty(home) ? "." : home);
 }
 
+FILE *os_open_append(const char *path) {
+    return fopen(path, "ae");
+}
+
 bool os_sync(FILE *f) {
     return fsync(fileno(f)) == 0;
 }

@@ -49,6 +49,10 @@ char *os_user_data_dir(void) {
     return str_dup(str_empty(local) ? "." : local);
 }
 
+FILE *os_open_append(const char *path) {
+    return fopen(path, "aN");
+}
+
 bool os_sync(FILE *f) {
     return _commit(_fileno(f)) == 0;
 }
