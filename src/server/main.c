@@ -13,6 +13,7 @@
 #include "server/events.h"
 #include "server/history.h"
 #include "server/jobs.h"
+#include "server/leftovers.h"
 #include "server/llm_relay.h"
 #include "server/models.h"
 #include "server/routes.h"
@@ -133,6 +134,7 @@ static bool open_work(program *p, err *e) {
                                .checkpoint_dir = p->checkpoint_dir,
                                .runner = sd_runner_interface(a->runner)};
     a->jobs = jobs_open(&queue, e);
+    if (a->jobs) leftovers_sweep_all(a);
     if (a->jobs) history_check_files(a->history);
     return a->jobs != NULL;
 }

@@ -12,6 +12,7 @@
 #include "server/crashes.h"
 #include "server/events.h"
 #include "server/jobs.h"
+#include "server/leftovers.h"
 #include "server/recovery.h"
 #include "worker/worker.h"
 
@@ -187,6 +188,7 @@ static void on_exit_of(void *ctx, const proc_exit *how) {
         log_error("server", "%s (pid %d): %s", s->title, s->pid, cause);
         record_crash(s, how);
     }
+    if (s->id == WORKER_SD) leftovers_sweep_of(w->app, s->pid);
     close_process(s);
     slot_tell(s, SUP_EV_EXITED, no_port); /* the next process is on its way before anything else is done */
     if (wanted && w->listener.died) w->listener.died(w->listener.ctx, s->id, cause);

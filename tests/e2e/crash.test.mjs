@@ -300,6 +300,8 @@ test('the server killed with a full queue: every job ends once, every picture is
     const pids = [await a.pid('sd'), await a.pid('llm')]
     a.process.kill('SIGKILL')
     await a.exited
+    const half = ['outputs/x.png.tmp-1', 'outputs/.thumbs/x.webp.tmp-1', 'data/checkpoints/j-1.ckpt.tmp-1'].map((f) => join(a.dir, f))
+    for (const f of half) writeFileSync(f, 'half a file')
     a = await Studio.start({ dir: a.dir, port: a.port }) // at once: the old workers may still hold their ports
     assert.ok(!pids.some(isAlive), 'no orphans')
     for (const j of jobs) {
@@ -310,6 +312,7 @@ test('the server killed with a full queue: every job ends once, every picture is
     const h = await a.get('/v1/history/images?limit=100')
     assert.equal(h.total, 2 + 2 + 4)
     assert.equal(new Set(h.data.map((e) => e.file)).size, 8)
+    assert.ok(!half.some((f) => existsSync(f)), 'what was never finished is removed')
     assert.deepEqual(strangers(join(a.dir, 'outputs')), [], 'no temporary files')
     assert.deepEqual(readdirSync(join(a.dir, 'data/checkpoints')), [])
     assert.equal((await a.health()).workers.llm.model, LLM)
