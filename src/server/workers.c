@@ -224,8 +224,10 @@ static bool spawn(slot *s, err *e) {
         argv[n++] = c->backend;
     }
     /* Computing threads that wait sleep at once: while they spin, the other worker's threads don't get the processor.
-     */
-    const char *const envv[] = {env, "OMP_WAIT_POLICY=PASSIVE", NULL};
+     * Those of pictures, which have the lower priority, first spin for some 0.1 ms: that outlasts most waits of an idle
+     * machine, where waking up again takes 4 % of a picture's time. */
+    const char *spin = s->id == WORKER_SD ? "GOMP_SPINCOUNT=5000" : NULL;
+    const char *const envv[] = {env, "OMP_WAIT_POLICY=PASSIVE", spin, NULL};
     const proc_options o = {.argv = argv, .env = envv, .on_line = on_line, .on_exit = on_exit_of, .ctx = s};
     s->process = proc_spawn(s->owner->app->loop, &o, e);
     s->pid = s->process ? proc_pid(s->process) : 0;
