@@ -121,7 +121,7 @@ export class Studio {
   logged(pattern, from = 0, ms) { return until(`log line ${pattern}`, () => this.log.slice(from).match(pattern), ms) }
 
   async kill(worker, signal = 'SIGKILL') {
-    const pid = await this.pid(worker)
+    const pid = await until(`a process of ${worker}`, () => this.pid(worker)) // 0 would be all of us
     process.kill(pid, signal)
     return pid
   }

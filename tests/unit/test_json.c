@@ -106,11 +106,25 @@ static void written_strings_are_valid_json(void **state) {
     buf_free(&out);
 }
 
+static void members_are_separated(void **state) {
+    (void)state;
+    buf out;
+    buf_init(&out, 1000);
+    buf_putc(&out, '{');
+    json_write_member(&out, "a", "x\"{");
+    json_write_member(&out, "b", NULL);
+    buf_puts(&out, ",\"c\":{");
+    json_write_member(&out, "d", "");
+    buf_puts(&out, "}}");
+    assert_string_equal(buf_str(&out), "{\"a\":\"x\\\"{\",\"b\":null,\"c\":{\"d\":\"\"}}");
+    buf_free(&out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(reads_values_and_keeps_defaults), cmocka_unit_test(errors_name_the_place),
         cmocka_unit_test(unknown_keys_get_a_hint),         cmocka_unit_test(bad_text_is_refused),
-        cmocka_unit_test(written_strings_are_valid_json),
+        cmocka_unit_test(written_strings_are_valid_json),  cmocka_unit_test(members_are_separated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
