@@ -133,7 +133,10 @@ void worker_submit(worker *w, http_req *req, const char *id, void (*run)(worker_
     worker_job *job = job_new(&w->hub, req, id, run, arg, free_arg);
     if (engine_queue(&w->engine, job)) return;
     err e = {0};
-    err_set(&e, ERR_BUSY, w->stopping ? "the worker is stopping" : "too many requests wait already");
+    if (w->stopping) /* as what is under way: the server asks the next process */
+        err_set(&e, ERR_CANCELLED, "the worker is stopping");
+    else
+        err_set(&e, ERR_BUSY, "too many requests wait already");
     worker_job_fail(job, &e); /* the engine never saw it, so this thread may end it */
 }
 

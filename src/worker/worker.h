@@ -69,7 +69,7 @@ enum { WORKER_QUEUE_MAX = 256 };
 
 /* From a handler: takes the request over and queues `run` for the engine thread. `id` (may be NULL) names the job in
  * health and in crash reports. `arg` is freed by free_arg (may be NULL) on the loop thread after the job has ended.
- * A full queue or a stopping worker answers 503 by itself.
+ * A full queue (503) and a stopping worker ("cancelled") answer by themselves.
  * The request's body is gone when `run` is called: parse it in the handler, into `arg`. */
 void worker_submit(worker *w, http_req *req, const char *id, void (*run)(worker_job *job, void *arg), void *arg,
                    void (*free_arg)(void *arg));
