@@ -1,22 +1,38 @@
 #!/usr/bin/env bash
-# test.sh - sets up, builds and runs every test: unit, parity, fuzz (seconds), end to end, browser.
+# test.sh - sets up, builds and runs every test: fuzz (seconds each), unit (sanitized, then as shipped), parity, end to
+# end, browser.
 . "$(dirname "$0")/common.sh"
 "$ROOT/scripts/setup.sh" --test
 "$ROOT/scripts/build.sh"
 cd "$ROOT"
-say "building the tests"
-cmake --build build -j "$JOBS" >build/build_tests.log 2>&1 || { tail -n 40 build/build_tests.log >&2; die "the tests did not build"; }
-say "building the sanitized tests (ASAN + UBSAN)"
-configured() { [ -f "$1/build.ninja" ] && [ "$1/build.ninja" -nt build/_deps/deps.cmake ] || { rm -f "$1/CMakeCache.txt"; false; }; }
-configured build/debug || cmake --preset debug >build/debug.log 2>&1 || { cat build/debug.log >&2; die "configuration failed"; }
-cmake --build build/debug -j "$JOBS" >>build/debug.log 2>&1 || { tail -n 40 build/debug.log >&2; die "the sanitized tests did not build"; }
-say "building the fuzz targets"
-configured build/fuzz || cmake --preset fuzz >build/fuzz.log 2>&1 || { cat build/fuzz.log >&2; die "configuration failed"; }
-cmake --build build/fuzz -j "$JOBS" --target mysti_fuzzers >>build/fuzz.log 2>&1 || { tail -n 40 build/fuzz.log >&2; die "the fuzz targets did not build"; }
 
-say "installing the client library of the API tests"
-(cd tests/e2e && { [ -d node_modules ] && [ node_modules -nt package-lock.json ] || npm ci --no-audit --no-fund; touch node_modules; }) \
-  >build/npm_e2e.log 2>&1 || { tail -n 20 build/npm_e2e.log >&2; die "npm ci failed in tests/e2e"; }
+run_logged() { # log command...
+  local log=$1
+  shift
+  "$@" >>"$log" 2>&1 || { tail -n 40 "$log" >&2; die "failed: $*; the whole log is $log"; }
+}
+
+# Configures a preset when it is new, or when the dependencies moved.
+configure_preset() { # preset folder log
+  if [ -f "$2/build.ninja" ] && [ "$2/build.ninja" -nt build/_deps/deps.cmake ]; then return 0; fi
+  rm -f "$2/CMakeCache.txt"
+  run_logged "$3" cmake --preset "$1"
+}
+
+rm -f build/build_tests.log build/debug.log build/fuzz.log build/npm_e2e.log
+say "building the tests"
+run_logged build/build_tests.log cmake --build build -j "$JOBS"
+say "building the sanitized tests (ASAN + UBSAN)"
+configure_preset debug build/debug build/debug.log
+run_logged build/debug.log cmake --build build/debug -j "$JOBS"
+say "building the fuzz targets"
+configure_preset fuzz build/fuzz build/fuzz.log
+run_logged build/fuzz.log cmake --build build/fuzz -j "$JOBS" --target mysti_fuzzers
+if [ ! -d tests/e2e/node_modules ] || [ tests/e2e/package-lock.json -nt tests/e2e/node_modules ]; then
+  say "installing the client library of the API tests"
+  run_logged build/npm_e2e.log npm ci --prefix tests/e2e --no-audit --no-fund
+  touch tests/e2e/node_modules
+fi
 
 failed=0
 say "fuzz targets, a few seconds each"
