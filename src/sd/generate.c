@@ -175,11 +175,11 @@ void sd_run_generate(worker_job *job, void *arg) {
     diffusion_result result = {0};
     err e = {0};
     if (generate(&r, &result, &e)) {
-        buf_printf(&r.line, "{\"event\":\"done\",\"time\":%.3f,\"resumed_from\":%d}", seconds_since(r.start_ms),
-                   result.resumed_step);
-        worker_job_done(job, buf_str(&r.line), r.line.len);
         log_info("sd", "job %s: %d pictures in %.1f s", q->job ? q->job : "-", result.pictures,
                  seconds_since(r.start_ms));
+        buf_printf(&r.line, "{\"event\":\"done\",\"time\":%.3f,\"resumed_from\":%d}", seconds_since(r.start_ms),
+                   result.resumed_step);
+        worker_job_done(job, buf_str(&r.line), r.line.len); /* the loop may free the request from here on */
     } else {
         log_write(e.code == ERR_CANCELLED ? LOG_INFO : LOG_ERROR, "sd", "job %s: %s", q->job ? q->job : "-", e.msg);
         worker_job_fail(job, &e);

@@ -190,6 +190,10 @@ static bool on_token(answer *a, const json_in *line) {
 static void on_worker_done(answer *a, const json_in *line) {
     const char *reason = "stop";
     json_get_str(line, "finish_reason", &reason, NULL);
+    if (str_eq(reason, "cancelled")) { /* not by us, who would not be listening any more */
+        err_set(&a->error, ERR_CANCELLED, "the LLM worker stopped");
+        return;
+    }
     json_get_int(line, "prompt_tokens", &a->usage.prompt_tokens, 0, INT32_MAX, NULL);
     json_get_int(line, "completion_tokens", &a->usage.completion_tokens, 0, INT32_MAX, NULL);
     str_copy(a->finish, sizeof a->finish, reason);
@@ -259,7 +263,7 @@ static void refused(answer *a) {
     /* Not by us: the process is being ended, or the model was unloaded. */
     err why = a->error;
     a->error = (err){0};
-    http_call_abort(a->call);
+    if (a->call) http_call_abort(a->call);
     a->call = NULL;
     if (workers_view(a->relay->app->workers, WORKER_LLM).model_id) {
         broke_off(a, &why);
