@@ -26,9 +26,9 @@ build_page() {
   if [ -f build/bin/public/index.html ] && [ -f $stamp ] &&
      [ -z "$(find webui -path webui/node_modules -prune -o -path webui/dist -prune -o -type f -newer $stamp -print -quit)" ]; then return 0; fi
   say "building the page"
-  { (cd webui && { [ -d node_modules ] && [ node_modules -nt package-lock.json ] || npm ci --no-audit --no-fund; touch node_modules; } &&
-     npm run build) >build/build_webui.log 2>&1; } ||
-    { tail -n 40 build/build_webui.log >&2; die "the page did not build; the whole log is build/build_webui.log"; }
+  rm -f build/build_webui.log
+  npm_install webui build/build_webui.log
+  run_logged build/build_webui.log npm run build --prefix webui
   rm -rf build/bin/public
   mkdir -p build/bin
   cp -r webui/dist build/bin/public

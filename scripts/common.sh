@@ -14,5 +14,25 @@ export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE} # computing threads that wait
 say() { printf '\033[1m==>\033[0m %s\n' "$*"; }
 die() { printf 'error: %s\n' "$*" >&2; exit 1; }
 
-# Node for the page: the one setup.sh fetched where the system's is too old.
-if [ -x "$DEPS/node/bin/node" ]; then PATH=$DEPS/node/bin:$PATH; fi
+# Node for the page: the one setup.sh fetched where the system's is too old. It trusts the machine's own certificates too,
+# as the system's does.
+if [ -x "$DEPS/node/bin/node" ]; then
+  PATH=$DEPS/node/bin:$PATH
+  if [ -f /etc/ssl/certs/ca-certificates.crt ]; then
+    export NODE_EXTRA_CA_CERTS=${NODE_EXTRA_CA_CERTS:-/etc/ssl/certs/ca-certificates.crt}
+  fi
+fi
+
+# Runs a command with its output in a log; on failure shows the end of the log and stops.
+run_logged() { # log command...
+  local log=$1
+  shift
+  "$@" >>"$log" 2>&1 || { tail -n 40 "$log" >&2; die "failed: $*; the whole log is $log"; }
+}
+
+# The npm packages of a folder, as its lock file has them; nothing when they are there.
+npm_install() { # folder log
+  if [ -d "$1/node_modules" ] && [ ! "$1/package-lock.json" -nt "$1/node_modules" ]; then return 0; fi
+  run_logged "$2" npm ci --prefix "$1" --no-audit --no-fund
+  touch "$1/node_modules"
+}

@@ -6,12 +6,6 @@
 "$ROOT/scripts/build.sh"
 cd "$ROOT"
 
-run_logged() { # log command...
-  local log=$1
-  shift
-  "$@" >>"$log" 2>&1 || { tail -n 40 "$log" >&2; die "failed: $*; the whole log is $log"; }
-}
-
 # Configures a preset when it is new, or when the dependencies moved.
 configure_preset() { # preset folder log
   if [ -f "$2/build.ninja" ] && [ "$2/build.ninja" -nt build/_deps/deps.cmake ]; then return 0; fi
@@ -28,11 +22,7 @@ run_logged build/debug.log cmake --build build/debug -j "$JOBS"
 say "building the fuzz targets"
 configure_preset fuzz build/fuzz build/fuzz.log
 run_logged build/fuzz.log cmake --build build/fuzz -j "$JOBS" --target mysti_fuzzers
-if [ ! -d tests/e2e/node_modules ] || [ tests/e2e/package-lock.json -nt tests/e2e/node_modules ]; then
-  say "installing the client library of the API tests"
-  run_logged build/npm_e2e.log npm ci --prefix tests/e2e --no-audit --no-fund
-  touch tests/e2e/node_modules
-fi
+npm_install tests/e2e build/npm_e2e.log
 
 failed=0
 say "fuzz targets, a few seconds each"
