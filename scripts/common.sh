@@ -32,7 +32,8 @@ run_logged() { # log command...
 
 # The npm packages of a folder, as its lock file has them; nothing when they are there.
 npm_install() { # folder log
-  if [ -d "$1/node_modules" ] && [ ! "$1/package-lock.json" -nt "$1/node_modules" ]; then return 0; fi
+  local done=$1/node_modules/.complete # npm may leave half of them behind when it fails
+  if [ -f "$done" ] && [ ! "$1/package-lock.json" -nt "$done" ]; then return 0; fi
   run_logged "$2" npm ci --prefix "$1" --no-audit --no-fund
-  touch "$1/node_modules"
+  touch "$done"
 }
