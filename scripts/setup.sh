@@ -11,6 +11,8 @@ TEST_PACKAGES="clang libclang-rt-14-dev python3 python3-numpy python3-torch chro
 
 have_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
+has_candidate() { apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'; }
+
 # Some packages may come from elsewhere (Node from its makers, say): a command that is there is enough.
 satisfied() {
   case $1 in
@@ -53,7 +55,10 @@ npm_pack() {
 # configuration of its own (same mirror, same keyring) that leaves the system's package lists alone.
 fetch_debian_libraries() {
   SYSROOT=
-  if have_package libllhttp-dev && have_package libyyjson-dev; then return 0; fi
+  if has_candidate libllhttp-dev && has_candidate libyyjson-dev; then
+    install_packages "libllhttp-dev libyyjson-dev" # Debian 13, Ubuntu 24.04
+    return 0
+  fi
   SYSROOT=$DEPS/sysroot
   [ -f "$SYSROOT/.complete" ] && cmp -s "$SYSROOT/.complete" <(echo "$DEBIAN_PINS") && return 0
   local arch debs apt mirror pin name sum
