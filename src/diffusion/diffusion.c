@@ -41,11 +41,6 @@ const char *diffusion_phase_name(diffusion_phase phase) {
     return names[phase];
 }
 
-const char *diffusion_prediction_name(diffusion_prediction p) {
-    static const char *const names[] = {"auto", "eps", "v"};
-    return names[p];
-}
-
 bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out) {
     static const struct {
         const char *name;

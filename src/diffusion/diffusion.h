@@ -73,7 +73,6 @@ typedef enum diffusion_prediction {
 
 /* False when `name` is none of "auto", "eps" ("epsilon"), "v" ("v_prediction"). */
 bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out);
-const char *diffusion_prediction_name(diffusion_prediction p);
 
 /* Paths of safetensors or GGUF files, NULL for none. At least `model` (a whole checkpoint) or `diffusion_model` (only
  * the UNet) is needed; a separate file wins over the same part of `model`. */

@@ -56,7 +56,6 @@ struct http_req {
     buf extra; /* header lines of the answer */
     http_pair *params, *queries;
     char *peer;
-    void *user;
     const void *route;
     http_handler *on_close, *on_drain;
     void *close_ctx, *drain_ctx;

@@ -142,14 +142,6 @@ uv_loop_t *http_req_loop(const http_req *req) {
     return req->conn->loop;
 }
 
-void http_req_set_user(http_req *req, void *user) {
-    req->user = user;
-}
-
-void *http_req_user(const http_req *req) {
-    return req->user;
-}
-
 void http_req_limit_body(http_req *req, size_t max_body) {
     req->max_body = max_body;
 }

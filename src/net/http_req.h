@@ -40,10 +40,6 @@ char *http_req_take_body(http_req *req, size_t *len);        /* hands it over: f
 const char *http_req_peer(const http_req *req);              /* "127.0.0.1" */
 uv_loop_t *http_req_loop(const http_req *req);
 
-/* A pointer of the handler's own. */
-void http_req_set_user(http_req *req, void *user);
-void *http_req_user(const http_req *req);
-
 /* Only in on_headers: how long the body may be (at most the server's max_body_cap). A longer one gets 413. */
 void http_req_limit_body(http_req *req, size_t max_body);
 

@@ -163,10 +163,6 @@ int64_t db_int(sqlite3_stmt *s, int column) {
     return sqlite3_column_int64(s, column);
 }
 
-double db_real(sqlite3_stmt *s, int column) {
-    return sqlite3_column_double(s, column);
-}
-
 int64_t db_last_id(const db_conn *c) {
     return sqlite3_last_insert_rowid(c->sql);
 }

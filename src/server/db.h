@@ -54,7 +54,6 @@ void db_end(sqlite3_stmt *s);
 
 const char *db_text(sqlite3_stmt *s, int column); /* NULL for NULL; valid until the next step */
 int64_t db_int(sqlite3_stmt *s, int column);
-double db_real(sqlite3_stmt *s, int column);
 
 int64_t db_last_id(const db_conn *c);
 int db_changes(const db_conn *c); /* rows changed by the last db_exec */
