@@ -9,7 +9,7 @@
   tiny-sd1-unet-q8_0.gguf         the same, matrices quantised
   tiny-clip_l.safetensors         the text encoder alone
   tiny-vae.safetensors            the autoencoder alone
-  tiny-sd1-v.safetensors          f16, marked as predicting v
+  tiny-sd1-v.safetensors          f16, marked as predicting v and as trained on 64x96
 
 All hold the same numbers, chosen so that they are exact in f32, f16 and bf16 (but for q8_0). Deterministic by seed.
 Needs numpy. The writers below know just enough of each format for this purpose."""
@@ -381,7 +381,7 @@ def main():
     for dtype in ("F32", "F16", "BF16"):
         write_safetensors(os.path.join(out, f"tiny-sd1-{dtype.lower()}.safetensors"), whole, dtype)
     write_safetensors(os.path.join(out, "tiny-sd1-v.safetensors"), {**whole, "v_pred": np.zeros(0, np.float32)}, "F16",
-                      {"modelspec.prediction_type": "v"})
+                      {"modelspec.prediction_type": "v", "modelspec.resolution": "64x96"})
     write_safetensors(os.path.join(out, "tiny-vae.safetensors"), model["vae"], "F16")
     write_safetensors(os.path.join(out, "tiny-clip_l.safetensors"), prefixed("text_model.", model["clip"]), "F16")
     write_gguf(os.path.join(out, "tiny-sd1-unet-f16.gguf"), model["unet"], False)

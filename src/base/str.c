@@ -123,6 +123,18 @@ bool str_to_f64(const char *s, double *out) {
     return true;
 }
 
+bool str_to_size(const char *s, int *width, int *height) {
+    int w, h, end = 0;
+    bool ok = s && isdigit((unsigned char)*s) && sscanf(s, "%5d%*1[xX*]%n", &w, &end) == 1 && end;
+    const char *rest = ok ? s + end : "";
+    end = 0;
+    ok = isdigit((unsigned char)*rest) && sscanf(rest, "%5d%n", &h, &end) == 1 && !rest[end];
+    if (!ok) return false;
+    *width = w;
+    *height = h;
+    return true;
+}
+
 /* Levenshtein distance with one row; names are short. */
 static size_t distance(const char *a, const char *b) {
     size_t row[65];

@@ -33,6 +33,9 @@ bool str_to_i64(const char *s, int64_t *out);
 bool str_to_u64(const char *s, uint64_t *out);
 bool str_to_f64(const char *s, double *out);
 
+/* A picture's size: "512x768", with 'x', 'X' or '*' between; both sides 0..99999. False on anything else. */
+bool str_to_size(const char *s, int *width, int *height);
+
 /* The entry of `names` (count n) nearest to `s` by edit distance, or NULL when none is close. */
 const char *str_nearest(const char *s, const char *const *names, size_t n);
 

@@ -89,6 +89,8 @@ static bool describe_file(diffusion *d, const char *path, bool main_file, bool *
     *v_prediction = m.v_prediction;
     str_copy(d->family, sizeof d->family, m.family);
     d->info.weight_type = tensor_type_name(m.weight_type);
+    d->info.default_width = m.width;
+    d->info.default_height = m.height;
     return true;
 }
 
@@ -174,10 +176,9 @@ static void fill_info(diffusion *d) {
     i->device = backend_name(d->backend);
     i->weight_bytes = weights_bytes(d->weights, "");
     i->can_encode_images = vae_describe(d->vae).can_encode;
-    i->default_width = i->default_height = 512;
     i->size_multiple = vae_describe(d->vae).factor;
-    i->min_size = (64 + i->size_multiple - 1) / i->size_multiple * i->size_multiple;
-    i->max_size = 4096;
+    i->min_size = (MODEL_SIDE_MIN + i->size_multiple - 1) / i->size_multiple * i->size_multiple;
+    i->max_size = MODEL_SIDE_MAX;
 }
 
 diffusion *diffusion_open(const diffusion_files *files, const diffusion_options *options,

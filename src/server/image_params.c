@@ -158,11 +158,10 @@ static bool check_side(const char *key, int64_t v, err *e) {
 
 static bool read_size(image_params *p, const json_in *body, err *e) {
     const char *size = NULL;
-    int w, h, end = 0;
+    int w, h;
     if (!json_get_str(body, "size", &size, e)) return false;
     if (str_empty(size) || str_ieq(size, "auto")) return true;
-    bool ok = strlen(size) < 16 && sscanf(size, "%5d%*1[xX*]%5d%n", &w, &h, &end) == 2 && !size[end];
-    if (!ok) return err_set(e, ERR_INVALID, "size: '%.24s' is not of the form 512x512", size);
+    if (!str_to_size(size, &w, &h)) return err_set(e, ERR_INVALID, "size: '%.24s' is not of the form 512x512", size);
     if (!check_side("size", w, e) || !check_side("size", h, e)) return false;
     p->width = w;
     p->height = h;

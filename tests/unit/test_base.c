@@ -92,6 +92,18 @@ static void numbers_are_whole_strings(void **state) {
     assert_false(str_to_f64("1.5.3", &d));
 }
 
+static void sizes_are_whole(void **state) {
+    (void)state;
+    int w = 1, h = 2;
+    static const char *const bad[] = {NULL,   "",     "512",  "512x", "x512",     "512x512x",
+                                      "-8x8", "8x-8", "8x 8", " 8x8", "100000x8", "8,8"};
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) assert_false(str_to_size(bad[i], &w, &h));
+    assert_true(w == 1 && h == 2);
+    assert_true(str_to_size("128x96", &w, &h) && w == 128 && h == 96);
+    assert_true(str_to_size("99999*0", &w, &h) && w == 99999 && h == 0);
+    assert_true(str_to_size("1X2", &w, &h) && w == 1 && h == 2);
+}
+
 static void nearest_name_is_found(void **state) {
     (void)state;
     const char *names[] = {"listen-port", "listen-ip", "model-dir"};
@@ -316,6 +328,7 @@ int main(void) {
         cmocka_unit_test(err_names_go_both_ways),
         cmocka_unit_test(buf_stops_at_its_maximum),
         cmocka_unit_test(numbers_are_whole_strings),
+        cmocka_unit_test(sizes_are_whole),
         cmocka_unit_test(nearest_name_is_found),
         cmocka_unit_test(utf8_is_checked),
         cmocka_unit_test(base64_round_trip),

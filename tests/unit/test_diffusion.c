@@ -536,6 +536,7 @@ static void prediction_is_read_or_told(void **state) {
     assert_true(info.parameters > 1000000 && info.weight_bytes >= 2 * info.parameters);
     diffusion_describe(v, &info);
     assert_string_equal(info.prediction, "v");
+    assert_true(info.default_width == 64 && info.default_height == 96);
     const diffusion_options told = {.prediction = DIFFUSION_PREDICT_V};
     diffusion *forced = open_with(&told, "tiny-sd1-f16.safetensors", NULL, NULL, NULL, NULL);
     diffusion_params p = small_params();

@@ -374,6 +374,61 @@ static void kinds(void **state) {
     }
 }
 
+/* What model_describe() says of an SD 1.x UNet with this __metadata__ (JSON members, or NULL for none). */
+static model_desc describe_with(const char *metadata) {
+    st_builder s;
+    buf b;
+    st_init(&s);
+    if (metadata) buf_printf(&s.header, "\"__metadata__\":{%s}", metadata);
+    add_listed(&s, "model.diffusion_model.input_blocks.0.0.weight:8,4,3,3");
+    tensor_file *f = finish(&s, &b);
+    model_desc d;
+    model_describe(f, &d);
+    tensor_file_close(f);
+    buf_free(&b);
+    return d;
+}
+
+static void native_size(void **state) {
+    (void)state;
+    model_desc d = describe_with("\"modelspec.resolution\":\"128x192\"");
+    assert_true(d.supported && d.width == 128 && d.height == 192);
+    static const char *const unusable[] = {
+        NULL,
+        "\"modelspec.resolution\":\"\"",
+        "\"modelspec.resolution\":\"big\"",
+        "\"modelspec.resolution\":\"0x0\"",
+        "\"modelspec.resolution\":\"56x512\"",
+        "\"modelspec.resolution\":\"512x4104\"",
+        "\"modelspec.resolution\":\"130x128\"",
+        "\"modelspec.resolution\":\"-128x128\"",
+    };
+    for (size_t i = 0; i < sizeof unusable / sizeof *unusable; i++) {
+        d = describe_with(unusable[i]);
+        assert_true(d.width == 512 && d.height == 512);
+    }
+}
+
+static void title_and_examples(void **state) {
+    (void)state;
+    model_desc d =
+        describe_with("\"modelspec.title\":\"Small \xc3\xbc\",\"mysti.examples\":\"a red circle\\na blue star\"");
+    assert_string_equal(d.name, "Small \xc3\xbc");
+    assert_string_equal(d.examples, "a red circle\na blue star");
+    d = describe_with(NULL);
+    assert_string_equal(d.examples, "");
+
+    buf long_text; /* cut at the end of a character */
+    buf_init(&long_text, 1 << 16);
+    buf_puts(&long_text, "\"mysti.examples\":\"");
+    for (int i = 0; i < MODEL_EXAMPLES_MAX; i++) buf_puts(&long_text, "\xc3\xbc");
+    buf_puts(&long_text, "\"");
+    d = describe_with(buf_str(&long_text));
+    assert_int_equal(strlen(d.examples), MODEL_EXAMPLES_MAX - 2);
+    assert_true(str_is_utf8(d.examples, strlen(d.examples)));
+    buf_free(&long_text);
+}
+
 static void llm_kind(void **state) {
     (void)state;
     const uint64_t dims[] = {64, 3};
@@ -394,6 +449,7 @@ static void llm_kind(void **state) {
     assert_string_equal(d.family, "qwen3");
     assert_string_equal(d.name, "Tiny");
     assert_int_equal(d.context_len, 4096);
+    assert_int_equal(d.width, 0);
     assert_int_equal(d.params, 192);
     assert_int_equal(d.weight_type, TENSOR_Q8_0);
     assert_true(d.supported);
@@ -443,6 +499,7 @@ static void diffusers_folder(void **state) {
     assert_int_equal(d.parts, MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_L);
     assert_int_equal(d.in_channels, 4);
     assert_true(d.v_prediction && d.supported);
+    assert_true(d.width == 512 && d.height == 512);
     char *unet = model_diffusers_file(dir, "unet");
     assert_string_equal(path_base(unet), "c.safetensors");
     assert_null(model_diffusers_file(dir, "text_encoder_2"));
@@ -455,8 +512,9 @@ static void diffusers_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unet_names), cmocka_unit_test(vae_names), cmocka_unit_test(other_names),
-        cmocka_unit_test(kinds),      cmocka_unit_test(llm_kind),  cmocka_unit_test(diffusers_folder),
+        cmocka_unit_test(unet_names), cmocka_unit_test(vae_names),        cmocka_unit_test(other_names),
+        cmocka_unit_test(kinds),      cmocka_unit_test(native_size),      cmocka_unit_test(title_and_examples),
+        cmocka_unit_test(llm_kind),   cmocka_unit_test(diffusers_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -73,9 +73,8 @@ bool metadata_get_f64(const metadata *m, const char *key, double *out) {
 }
 
 bool metadata_get_size(const metadata *m, int *width, int *height) {
-    const char *text = metadata_get(m, "Size");
     int w, h;
-    if (!text || sscanf(text, "%6dx%6d", &w, &h) != 2 || w < 1 || h < 1) return false;
+    if (!str_to_size(metadata_get(m, "Size"), &w, &h) || w < 1 || h < 1) return false;
     *width = w;
     *height = h;
     return true;

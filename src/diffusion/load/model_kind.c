@@ -19,6 +19,8 @@
 #define OPEN_CLIP "cond_stage_model.model."
 #define REFINER_CLIP "conditioner.embedders.0.model."
 
+enum { SD1_SIDE = 512 };
+
 static const char SUPPORTED[] = "supported: Stable Diffusion 1.x";
 
 /* --- text --- */
@@ -331,10 +333,31 @@ static model_layout layout_of(const tensor_file *f) {
     return is_ldm ? MODEL_LAYOUT_LDM : is_diffusers ? MODEL_LAYOUT_DIFFUSERS : MODEL_LAYOUT_BARE;
 }
 
+/* Nothing cut short in the middle of a character. */
+static void copy_text(char *dst, size_t cap, const char *text) {
+    if (!str_copy(dst, cap, text)) dst[str_utf8_complete(dst, strlen(dst))] = 0;
+}
+
+static bool is_side(int v) {
+    return v >= MODEL_SIDE_MIN && v <= MODEL_SIDE_MAX && v % 8 == 0;
+}
+
+/* The ModelSpec standard (https://github.com/Stability-AI/ModelSpec): "512x512". */
+static void read_resolution(const tensor_file *f, model_desc *d) {
+    const char *text = NULL;
+    int w, h;
+    if (!tensor_file_meta_str(f, "modelspec.resolution", &text) || !str_to_size(text, &w, &h)) return;
+    if (!is_side(w) || !is_side(h)) return;
+    d->width = w;
+    d->height = h;
+}
+
 static void read_hints(const tensor_file *f, model_desc *d) {
     const char *text = "";
     if (tensor_file_meta_str(f, "general.name", &text) || tensor_file_meta_str(f, "modelspec.title", &text))
-        str_copy(d->name, sizeof d->name, text);
+        copy_text(d->name, sizeof d->name, text);
+    if (tensor_file_meta_str(f, "mysti.examples", &text)) copy_text(d->examples, sizeof d->examples, text);
+    read_resolution(f, d);
     text = "";
     tensor_file_meta_str(f, "modelspec.prediction_type", &text);
     d->v_prediction = str_eq(text, "v") || str_eq(text, "v_prediction") || tensor_file_find(f, "v_pred");
@@ -355,6 +378,7 @@ static void judge_unet(model_desc *d) {
         refuse(d, "%s: not supported yet; %s", "instruct-pix2pix model");
     else
         d->supported = true;
+    if (!d->width && str_eq(d->family, "sd1")) d->width = d->height = SD1_SIDE;
 }
 
 /* What can be said of a file whose tensors say nothing. */
@@ -466,6 +490,8 @@ static bool add_component(const char *dir, const char *component, model_desc *d,
         set_family(d, part.family);
         d->in_channels = part.in_channels;
         d->weight_type = part.weight_type;
+        d->width = part.width;
+        d->height = part.height;
     }
     d->bytes += part.bytes;
     return true;

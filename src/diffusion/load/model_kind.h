@@ -35,6 +35,8 @@ typedef enum model_layout {
     MODEL_LAYOUT_BARE,      /* LDM names without the component's prefix, or a format of its own */
 } model_layout;
 
+enum { MODEL_SIDE_MIN = 64, MODEL_SIDE_MAX = 4096, MODEL_EXAMPLES_MAX = 2048 };
+
 typedef struct model_desc {
     model_kind kind;
     char family[32]; /* "sd1", "sd2", "sdxl", "sdxl-refiner", "sd3", "flux", ...; an LLM's general.architecture */
@@ -46,9 +48,11 @@ typedef struct model_desc {
     int64_t bytes;           /* size of the tensors' data */
     int in_channels;         /* of the unet: 4, 8 (instruct-pix2pix), 9 (inpainting); 0 without one */
     bool v_prediction;       /* the file says so (a "v_pred" key, or metadata) */
-    int64_t context_len;     /* an LLM's trained context; 0 when unknown */
-    bool supported;          /* this version can use it */
-    char reason[160];        /* a sentence for people when not supported: "Flux model: not supported yet; ..." */
+    int width, height; /* the pictures it was trained on: modelspec.resolution, else the family's; 0 when unknown */
+    char examples[MODEL_EXAMPLES_MAX]; /* prompts it can do, one a line: mysti.examples, or "" */
+    int64_t context_len;               /* an LLM's trained context; 0 when unknown */
+    bool supported;                    /* this version can use it */
+    char reason[160]; /* a sentence for people when not supported: "Flux model: not supported yet; ..." */
 } model_desc;
 
 /* Always succeeds; MODEL_UNKNOWN is an answer. */
