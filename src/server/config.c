@@ -46,6 +46,7 @@ static void describe(config *c, arg_spec out[OPTION_COUNT]) {
         {"allow-host", 0, NULL, ARG_STRING, &c->allow_host, "NAMES",
          "further host names to answer to, separated by commas"},
         {"no-restore", 0, NULL, ARG_FLAG, &c->no_restore, NULL, "do not load the models of the last run"},
+        {"no-demo", 0, NULL, ARG_FLAG, &c->no_demo, NULL, "do not begin with the demo models"},
         {"public-dir", 0, NULL, ARG_STRING, &c->public_dir, "DIR", "the page's files (public beside the program)"},
         {"verbose", 'v', NULL, ARG_FLAG, &c->verbose, NULL, "log more"},
         {"version", 0, NULL, ARG_FLAG, &c->version, NULL, "print the version"},

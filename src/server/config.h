@@ -25,6 +25,7 @@ typedef struct config {
     char *allow_host; /* further names that the Host header may have, separated by commas */
     bool no_auth;     /* listen beyond loopback without a key */
     bool no_restore;  /* start without the models of the last run */
+    bool no_demo;     /* start without the demo models too */
     bool verbose, version, help;
 } config;
 

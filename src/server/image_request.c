@@ -174,6 +174,15 @@ static bool choose_model(request *r, const char **code, err *e) {
     return true;
 }
 
+/* In the size that was asked for, or else the model's own. */
+static bool check_memory(const request *r, err *e) {
+    const image_params *p = &r->params;
+    const model_entry *m = models_find(r->a->models, p->model, NULL);
+    int width = p->width ? p->width : m ? m->width : 0, height = p->height ? p->height : m ? m->height : 0;
+    memory_state memory = routes_memory(r->a, WORKER_SD);
+    return memory_plan_generate(&memory, width, height, e);
+}
+
 static void on_read(void *arg) {
     request *r = arg;
     if (r->params.model && !models_find(r->a->models, r->params.model, NULL) && !models_scanned(r->a->models)) {
@@ -181,13 +190,11 @@ static void on_read(void *arg) {
         return;
     }
     const char *code = NULL;
-    int width = r->params.width ? r->params.width : 512, height = r->params.height ? r->params.height : 512;
-    memory_state memory = routes_memory(r->a, WORKER_SD);
     if (r->result.why.code) {
         finish(r, NULL);
     } else if (!choose_model(r, &code, &r->result.why)) {
         refuse(r, code);
-    } else if (!memory_plan_generate(&memory, width, height, &r->result.why)) {
+    } else if (!check_memory(r, &r->result.why)) {
         finish(r, NULL);
     } else {
         image_params_draw_seed(&r->params);

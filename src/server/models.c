@@ -11,6 +11,7 @@
 #include "base/str.h"
 #include "diffusion/load/model_kind.h"
 #include "json/json.h"
+#include "server/demo.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -94,6 +95,8 @@ static void entry_free(model_entry *e) {
     free(e->path);
     free(e->family);
     free(e->quantization);
+    free(e->title);
+    free(e->examples);
     free(e->reason);
 }
 
@@ -119,7 +122,8 @@ static void entries_sort(entry_list *l) {
 
 static bool entry_same(const model_entry *a, const model_entry *b) {
     return str_eq(a->id, b->id) && str_eq(a->type, b->type) && str_eq(a->family, b->family) &&
-           str_eq(a->quantization, b->quantization) && a->size == b->size && a->mtime_ms == b->mtime_ms &&
+           str_eq(a->quantization, b->quantization) && str_eq(a->title, b->title) && str_eq(a->examples, b->examples) &&
+           a->width == b->width && a->height == b->height && a->size == b->size && a->mtime_ms == b->mtime_ms &&
            a->supported == b->supported && str_eq(a->reason, b->reason);
 }
 
@@ -147,24 +151,34 @@ static int64_t describe(model_entry *e) {
     e->type = type_names[d.kind];
     e->family = text_or_null(d.family);
     e->quantization = text_or_null(tensor_type_name(d.weight_type));
+    e->title = text_or_null(d.name);
+    e->examples = text_or_null(d.examples);
+    e->width = d.width;
+    e->height = d.height;
     e->supported = d.supported;
     e->reason = d.supported ? NULL : text_or_null(d.reason);
     return d.bytes;
 }
 
-/* Columns type, family, quantization, supported, reason of a query from column `i` on. */
+#define DESCRIPTION "type, family, quantization, supported, reason, title, examples, width, height"
+
+/* The columns DESCRIPTION of a query, from column `i` on. */
 static void fill_from_row(model_entry *e, sqlite3_stmt *s, int i) {
     e->type = static_type(db_text(s, i));
     e->family = str_dup(db_text(s, i + 1));
     e->quantization = str_dup(db_text(s, i + 2));
     e->supported = db_int(s, i + 3) != 0;
     e->reason = str_dup(db_text(s, i + 4));
+    e->title = str_dup(db_text(s, i + 5));
+    e->examples = str_dup(db_text(s, i + 6));
+    e->width = (int)db_int(s, i + 7);
+    e->height = (int)db_int(s, i + 8);
 }
 
 static bool lookup(db_conn *c, model_entry *e) {
     err why = {0};
     sqlite3_stmt *s = db_query(c, &why,
-                               "SELECT type, family, quantization, supported, reason FROM models"
+                               "SELECT " DESCRIPTION " FROM models"
                                " WHERE path = ? AND size = ? AND mtime_ms = ?",
                                "sii", e->path, e->size, e->mtime_ms);
     if (!s || !db_next(c, s, &why)) return false;
@@ -178,12 +192,10 @@ static void remember(db_conn *c, const model_entry *e) {
     file_info now;
     if (!file_stat(e->path, &now, NULL) || now.size != e->size || now.mtime_ms != e->mtime_ms) return;
     db_exec(c, NULL,
-            "INSERT INTO models (path, size, mtime_ms, type, family, quantization, supported, reason)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (path) DO UPDATE SET size = excluded.size,"
-            " mtime_ms = excluded.mtime_ms, type = excluded.type, family = excluded.family,"
-            " quantization = excluded.quantization, supported = excluded.supported, reason = excluded.reason",
-            "siisssis", e->path, e->size, e->mtime_ms, e->type, e->family, e->quantization, (int64_t)e->supported,
-            e->reason);
+            "INSERT OR REPLACE INTO models (path, size, mtime_ms, " DESCRIPTION
+            ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "siisssisssii", e->path, e->size, e->mtime_ms, e->type, e->family, e->quantization, (int64_t)e->supported,
+            e->reason, e->title, e->examples, (int64_t)e->width, (int64_t)e->height);
 }
 
 /* ---- walking (disk thread) -------------------------------------------------------------------------------------- */
@@ -192,7 +204,7 @@ static bool is_pickle(const char *name) {
     return str_iends(name, ".ckpt") || str_iends(name, ".pt") || str_iends(name, ".pth");
 }
 
-static bool is_model_name(const char *name) {
+bool models_is_file_name(const char *name) {
     return str_iends(name, ".safetensors") || str_iends(name, ".gguf") || is_pickle(name);
 }
 
@@ -257,7 +269,7 @@ static void visit(scan *s, db_conn *c, const folder *in, const char *name) {
             add_diffusers(s, path, id, &info);
         else if (info.is_dir)
             push_folder(s, path, id, in->depth + 1);
-        else if (is_model_name(name))
+        else if (models_is_file_name(name))
             add_file(s, c, path, id, &info);
     }
     free(path);
@@ -423,7 +435,7 @@ static void do_load(db_conn *c, void *arg) {
     size_t root = strlen(m->dir) + 1;
     err why = {0};
     sqlite3_stmt *s = db_query(c, &why,
-                               "SELECT path, size, mtime_ms, type, family, quantization, supported, reason FROM models"
+                               "SELECT path, size, mtime_ms, " DESCRIPTION " FROM models"
                                " WHERE substr(path, 1, ?) = ? || '/'",
                                "is", (int64_t)root, m->dir);
     while (s && db_next(c, s, &why)) {
@@ -548,6 +560,26 @@ const model_entry *models_find(const models *m, const char *name, err *e) {
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------- */
 
+static void write_side(buf *out, const char *key, int side) {
+    if (side)
+        buf_printf(out, ",\"%s\":%d", key, side);
+    else
+        json_write_member(out, key, NULL);
+}
+
+static void write_lines(buf *out, const char *key, const char *lines) {
+    buf_printf(out, ",\"%s\":[", key);
+    for (const char *at = lines ? lines : ""; *at;) {
+        size_t len = strcspn(at, "\n");
+        char *line = str_ndup(at, len);
+        if (at != lines) buf_putc(out, ',');
+        json_quote(out, line);
+        free(line);
+        at += len + (at[len] != 0);
+    }
+    buf_putc(out, ']');
+}
+
 void models_write_one(const models *m, const model_entry *e, buf *out) {
     bool active = false, loaded = false;
     if (m->config.state) m->config.state(m->config.ctx, e, &active, &loaded);
@@ -557,7 +589,11 @@ void models_write_one(const models *m, const model_entry *e, buf *out) {
                (long long)(e->mtime_ms / 1000), e->type);
     json_write_member(out, "family", e->family);
     json_write_member(out, "quantization", e->quantization);
-    buf_printf(out, ",\"size\":%lld", (long long)e->size);
+    json_write_member(out, "title", e->title);
+    write_side(out, "width", e->width);
+    write_side(out, "height", e->height);
+    write_lines(out, "examples", e->examples);
+    buf_printf(out, ",\"demo\":%s,\"size\":%lld", demo_is(e->id) ? "true" : "false", (long long)e->size);
     json_write_member(out, "path", e->id);
     buf_printf(out, ",\"supported\":%s", e->supported ? "true" : "false");
     json_write_member(out, "reason", e->reason);

@@ -17,6 +17,9 @@ typedef struct model_entry {
     const char *type;   /* "image" "llm" "vae" ...: static */
     char *family;       /* "sd1", or NULL */
     char *quantization; /* "f16", "q4_k", or NULL */
+    char *title;        /* what the file calls itself, or NULL */
+    char *examples;     /* prompts that it can do, one a line, or NULL */
+    int width, height;  /* of its pictures, where none are asked for; 0: not known, or not an image model */
     int64_t size, mtime_ms;
     bool supported;
     char *reason; /* why not, or NULL */
@@ -47,6 +50,9 @@ const model_entry *models_find(const models *m, const char *name, err *e);
 
 /* True when the first walk is through: before, a name that is not found may only not have been seen yet. */
 bool models_scanned(const models *m);
+
+/* Whether a file of this name is listed, were it in the folder. */
+bool models_is_file_name(const char *name);
 
 /* Walks the folder again; `done` (may be NULL) runs when it is through. Calls while one is under way share the next. */
 typedef void (*models_done)(void *ctx);

@@ -90,5 +90,12 @@ static const char version_2[] = "CREATE TABLE crashes ("
                                 "  lines TEXT NOT NULL"
                                 ");";
 
-const char *const schema_migrations[] = {version_1, version_2};
+/* What models say of themselves; all files are read anew for it. */
+static const char version_3[] = "ALTER TABLE models ADD COLUMN title TEXT;"
+                                "ALTER TABLE models ADD COLUMN examples TEXT;"
+                                "ALTER TABLE models ADD COLUMN width INTEGER NOT NULL DEFAULT 0;"
+                                "ALTER TABLE models ADD COLUMN height INTEGER NOT NULL DEFAULT 0;"
+                                "DELETE FROM models;";
+
+const char *const schema_migrations[] = {version_1, version_2, version_3};
 const int schema_version = sizeof schema_migrations / sizeof *schema_migrations;

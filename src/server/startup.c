@@ -7,6 +7,7 @@
 #include "diffusion/load/model_kind.h"
 #include "json/json.h"
 #include "proc/proc.h"
+#include "server/demo.h"
 #include "server/models.h"
 
 #include <stdlib.h>
@@ -138,7 +139,23 @@ static void choose(app *a, worker_id id, bool (*write)(app *, buf *, char **, er
     free(path);
 }
 
+static bool is_asked_for(const config *c) {
+    return c->model || c->diffusion_model || c->llm_model;
+}
+
+/* Nothing was asked for, nothing is restored, and nothing else is there: as if the demo models had been asked for. */
+static void fall_back_to_demo(app *a) {
+    config *c = &a->cfg;
+    for (int id = 0; id < WORKER_COUNT; id++)
+        if (workers_view(a->workers, (worker_id)id).model_id) return;
+    if (c->no_demo || is_asked_for(c) || demo_has_rival(c->model_dir)) return;
+    demo_find(c->model_dir, &c->model, &c->llm_model);
+}
+
 void startup_choose_models(app *a) {
+    fall_back_to_demo(a);
     if (a->cfg.model || a->cfg.diffusion_model) choose(a, WORKER_SD, write_image_body);
     if (a->cfg.llm_model) choose(a, WORKER_LLM, write_text_body);
+    if (demo_is(workers_view(a->workers, WORKER_SD).model_id))
+        log_info("server", "Starting with the demo models; put your own into %s/", path_base(a->cfg.model_dir));
 }

@@ -10,8 +10,9 @@ bool startup_check_ports(const config *c, err *e);
 /* "port 1234 is taken by nginx (pid 812)" for a port that could not be listened on. */
 bool startup_port_taken(int port, err *e);
 
-/* Takes the models of the command line over those of the last run. A file that is missing or of the wrong kind is
- * logged, and the server starts without it. */
+/* Takes the models of the command line over those of the last run, and the demo models where there are neither those
+ * nor others in the model folder. A file that is missing or of the wrong kind is logged, and the server starts without
+ * it. */
 void startup_choose_models(app *a);
 
 #endif

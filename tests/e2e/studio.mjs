@@ -1,6 +1,6 @@
 // studio.mjs - starts the real three programs on free ports with tiny models, and looks at them from outside.
 import { spawn, execFileSync } from 'node:child_process'
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, readdirSync, cpSync, createWriteStream } from 'node:fs'
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, symlinkSync, readdirSync, cpSync, createWriteStream } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { dirname, join, resolve } from 'node:path'
@@ -10,14 +10,16 @@ export const ROOT = resolve(dirname(fileURLToPath(import.meta.url)), '../..')
 export const BIN = process.env.MYSTI_BIN ?? join(ROOT, 'build/bin')
 const MODELS = process.env.MYSTI_TEST_MODELS ?? join(ROOT, 'build/test-models')
 
-/** The tiny models, made once; deterministic. */
+/** The tiny models, made once for each version of their makers; deterministic. */
 export function tinyModels() {
   const done = join(MODELS, '.complete')
-  if (!existsSync(done)) {
+  const [images, texts] = ['make_tiny_models.py', 'make_tiny_llm.py'].map((f) => join(ROOT, 'tools', f))
+  const age = (file) => existsSync(file) ? statSync(file).mtimeMs : 0
+  if (age(done) < Math.max(age(images), age(texts))) {
     mkdirSync(MODELS, { recursive: true })
-    execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_models.py'), MODELS])
-    execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_llm.py'), join(MODELS, 'tiny-llm-f16.gguf')])
-    execFileSync('/usr/bin/python3', [join(ROOT, 'tools/make_tiny_llm.py'), join(MODELS, 'tiny-llm-slow.gguf'), '--slow']) // can be stopped in mid-sentence
+    execFileSync('/usr/bin/python3', [images, MODELS])
+    execFileSync('/usr/bin/python3', [texts, join(MODELS, 'tiny-llm-f16.gguf')])
+    execFileSync('/usr/bin/python3', [texts, join(MODELS, 'tiny-llm-slow.gguf'), '--slow']) // can be stopped in mid-sentence
     execFileSync('touch', [done])
   }
   return MODELS
@@ -54,7 +56,8 @@ export const isAlive = (pid) => { try { process.kill(pid, 0) } catch { return fa
 const procStat = (pid) => { try { return readFileSync(`/proc/${pid}/stat`, 'utf8') } catch { return ') X ' } }
 
 export class Studio {
-  /** opts: args (more options), dir (keep using this folder), models (false: empty model folder), wait (false: don't) */
+  /** opts: args (more options), dir (keep using this folder), models (false: none of the tiny ones), link ({name in the
+   *  model folder: file}), wait (false: don't) */
   static async start(opts = {}) {
     const s = new Studio()
     s.dir = opts.dir ?? mkdtempSync(join(tmpdir(), 'mysti-e2e-'))
@@ -66,6 +69,10 @@ export class Studio {
       const from = tinyModels()
       if (opts.models !== false)
         for (const f of readdirSync(from)) if (!f.startsWith('.')) symlinkSync(join(from, f), join(s.models, f))
+      for (const [name, file] of Object.entries(opts.link ?? {})) {
+        mkdirSync(dirname(join(s.models, name)), { recursive: true })
+        symlinkSync(file, join(s.models, name))
+      }
     }
     s.log = ''
     s.args = ['--listen-port', String(s.port), '--model-dir', s.models, '--output-dir', join(s.dir, 'outputs'),
