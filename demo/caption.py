@@ -1,16 +1,16 @@
 """Captions of scenes in varied wording, and the parser of the very same wording.
 
-plan() decides what a caption names (a Named), word() puts that into words, write() does both.
+plan() decides what a caption names (a Named), word() puts that into words, write() does both. parse() reads a text of
+the grammar back into what it names; a text with any other word in it, or that names what no scene can show, is None.
+holds() says whether what was named is true of a scene.
 """
 
+import re
 from dataclasses import dataclass, replace
 
-try:
-    from demo import scene as scenes
-except ImportError:
-    import scene as scenes
+import scene as scenes
 
-MAX_WORDS = 60
+MAX_WORDS = 60  # of a caption
 
 
 @dataclass(frozen=True)
@@ -311,3 +311,197 @@ def word(named, rng):
 def write(scene, rng):
     """A caption of the scene: lower case, true, varied."""
     return word(plan(scene, rng), rng)
+
+
+def holds(named, scene):
+    """Whether everything that was named is true of the scene."""
+    if named.kind != scene.kind:
+        return False
+    simple = ("style", "background", "pattern", "place", "time", "sky", "ground")
+    if any(getattr(named, field) not in (None, getattr(scene, field)) for field in simple):
+        return False
+    if named.kind == "landscape":
+        return set(named.things) <= set(scene.things)
+    if len(named.objects) != len(scene.objects):
+        return False
+    orders = [named] if len(named.objects) == 1 else [named, named.swapped()]
+    return any(order.relation in (None, scene.relation) and _same_things(order.objects, scene.objects)
+               for order in orders)
+
+
+def _same_things(named, shown):
+    """Whether every named shape is the shown one of the same number."""
+    return all((n.shape, n.colour) == (s.shape, s.colour) and n.size in (None, s.size) for n, s in zip(named, shown))
+
+
+# The parser. A scanner cuts the text into items, each a letter and a value; what a caption may be is then a pattern of
+# letters. O object, P place, R relation, I "to its left", B background, S style, K sun or moon, G ground, H house,
+# tree or boat, T time, & and, w with, o over, n on, _ what names nothing.
+
+def _one_of(words):
+    """A regular expression for any of the words, longest first; American and British spelling alike."""
+    return "|".join(re.escape(_normal(word)) for word in sorted(words, key=len, reverse=True))
+
+
+def _normal(text):
+    """Lower case, single spaces, commas as words of their own, one spelling."""
+    text = re.sub(r"[.!]+$", "", text.strip().lower())
+    text = text.replace("-", " ").replace(",", " , ")
+    text = text.replace("colour", "color").replace("centre", "center")
+    return " ".join(text.split())
+
+
+def _value_of(table, phrase):
+    """The key of the table whose wording has the phrase."""
+    return next(key for key, words in table.items() if phrase in map(_normal, words))
+
+
+_SIZES_RE = _one_of(word for words in SIZE_WORDS.values() for word in words)
+_COLOURS_RE = _one_of(scenes.COLOURS)
+_SHAPES_RE = _one_of(scenes.SHAPES)
+_ADJECTIVES_RE = _one_of(word for words in PATTERN_ADJECTIVES.values() for word in words)
+_NOUNS_RE = _one_of(word for words in PATTERN_NOUNS.values() for word in words)
+_OBJECT = re.compile(
+    rf"(?:(?:an?|one|the) )?(?:(?P<size>{_SIZES_RE}) )?"
+    rf"(?:(?P<colour>{_COLOURS_RE})(?: colored)? (?P<shape>{_SHAPES_RE})|"
+    rf"(?P<shape2>{_SHAPES_RE}) in (?P<colour2>{_COLOURS_RE}))(?= |$)")
+_LEAD = r"(?:(?:on|against|in front of|with) )?(?:(?:an?|the) )?"
+_BACKGROUND_FORMS = [re.compile(form + "(?= |$)") for form in (
+    rf"{_LEAD}(?:(?P<adjective>{_ADJECTIVES_RE}) )?(?:(?P<colour>{_COLOURS_RE}) )?background"
+    rf"(?: with (?P<noun>{_NOUNS_RE}))?",
+    rf"{_LEAD}(?P<colour>{_COLOURS_RE}) (?P<adjective>{_ADJECTIVES_RE}) background",
+    rf"(?:on|against) (?:(?:an?|the) )?(?P<colour>{_COLOURS_RE}) (?P<noun>{_NOUNS_RE})",
+    rf"(?:on|against) (?P<colour>{_COLOURS_RE})",
+    rf"the background is (?P<colour>{_COLOURS_RE})",
+)]
+
+
+def _phrases(letter, table):
+    """{phrase: (letter, key)} of a table of wordings."""
+    return {_normal(word): (letter, key) for key, words in table.items() for word in words}
+
+
+def _lexicon(*parts):
+    """A scanner's phrases and the regular expression that finds the longest of them."""
+    phrases = {",": ("", None), "and": ("&", None), "plus": ("&", None), "with": ("w", None)}
+    phrases.update({_normal(f): ("_", None) for f in FILLERS + CENTRED_FILLERS})
+    for part in (_phrases("S", STYLE_OPENINGS), _phrases("S", STYLE_WORDS)) + parts:
+        phrases.update(part)
+    return phrases, re.compile(f"(?:{_one_of(phrases)})(?= |$)")
+
+
+_OBJECT_LEXICON = _lexicon(
+    {_normal(f): ("_", None) for f in OBJECT_FILLERS + OPENINGS},
+    _phrases("P", {place: (place,) for place in ("left", "right", "top", "bottom")}), _phrases("P", PLACE_WORDS),
+    _phrases("R", RELATION_WORDS), _phrases("I", ITS_WORDS))
+_LANDSCAPE_LEXICON = _lexicon(
+    {_normal(f): ("_", None) for f in LANDSCAPE_FILLERS + LANDSCAPE_OPENINGS + OPENINGS},
+    {"over": ("o", None), "above": ("o", None), "on": ("n", None)},
+    {article + thing: ("H", thing) for words in scenes.THINGS.values() for thing in words for article in ("", "a ")},
+    {article + sky: ("K", sky) for sky in scenes.SKY_OBJECTS for article in ("", "the ")},
+    _phrases("T", TIME_WORDS), _phrases("T", TIME_PARTS), _phrases("K", SKY_PARTS), _phrases("G", GROUND_WORDS))
+
+_ONE_OBJECT = re.compile(r"w?(OP?|PO)")
+_TWO_OBJECTS = re.compile(r"w?(O[&w]?O|ORO|OP&?OP|PO&?PO|O[&w]OI)")
+_LANDSCAPE = re.compile(r"([&w]?[HKT]|(?<=K)oG|nG|[&w]?G)+")
+
+
+def _object_item(match):
+    """(letter, value) of a match of _OBJECT."""
+    size = match["size"] and _value_of(SIZE_WORDS, match["size"])
+    return "O", NamedThing(match["shape"] or match["shape2"], match["colour"] or match["colour2"], size)
+
+
+def _background_item(match):
+    """(letter, value) of a match of a background form; None where it names nothing or two patterns."""
+    found = {"adjective": None, "noun": None, **match.groupdict()}
+    if (found["adjective"] and found["noun"]) or not any(found.values()):
+        return None
+    pattern = found["adjective"] and _value_of(PATTERN_ADJECTIVES, found["adjective"])
+    pattern = pattern or (found["noun"] and _value_of(PATTERN_NOUNS, found["noun"]))
+    return "B", (found["colour"], pattern)
+
+
+def _scan(text, lexicon, with_objects):
+    """The items of a normalised text, longest match first; None where a word belongs to none."""
+    phrases, pattern = lexicon
+    items, at = [], 0
+    while at < len(text):
+        found = pattern.match(text, at)
+        matches = [(found.end(), phrases[found[0]])] if found else []
+        if with_objects:
+            found = _OBJECT.match(text, at)
+            matches += [(found.end(), _object_item(found))] if found else []
+            found = [form.match(text, at) for form in _BACKGROUND_FORMS]
+            matches += [(match.end(), _background_item(match)) for match in found if match and _background_item(match)]
+        if not matches:
+            return None
+        end, item = max(matches, key=lambda match: match[0])
+        items.append(item)
+        at = end + 1
+    return items
+
+
+def _only(items, letter):
+    """The one value of that letter: (True, value or None), or (False, None) where two differ."""
+    values = {value for found, value in items if found == letter}
+    return len(values) < 2, next(iter(values), None)
+
+
+def _relation_of(letters, items):
+    """How two objects stand by the items: (True, relation or None), or (False, None) where the places make no pair."""
+    values = {letter: [value for found, value in items if found == letter] for letter in "PRI"}
+    if values["R"]:
+        return True, values["R"][0]
+    if values["I"]:
+        return True, scenes.OPPOSITE[values["I"][0]]
+    if not values["P"]:
+        return True, None
+    places = tuple(values["P"])
+    relation = next((name for name, pair in RELATION_PLACES.items() if pair == places), None)
+    return relation is not None, relation
+
+
+def _parse_objects(items):
+    """What an object caption's items name, or None."""
+    letters = "".join(letter for letter, _ in items if letter not in ("", "_", "B", "S"))
+    one_style, style = _only(items, "S")
+    one_background, background = _only(items, "B")
+    if not (one_style and one_background):
+        return None
+    background = background or (None, None)
+    objects = tuple(value for letter, value in items if letter == "O")
+    distinct = {(thing.shape, thing.colour) for thing in objects}
+    if len(distinct) < len(objects) or any(thing.colour == background[0] for thing in objects):
+        return None
+    if _ONE_OBJECT.fullmatch(letters):
+        return Named("objects", objects, _only(items, "P")[1], None, *background, style)
+    related, relation = _relation_of(letters, items)
+    if not _TWO_OBJECTS.fullmatch(letters) or not related:
+        return None
+    return Named("objects", objects, None, relation, *background, style)
+
+
+def _parse_landscape(items):
+    """What a landscape caption's items name, or None."""
+    letters = "".join(letter for letter, _ in items if letter not in ("", "_", "S"))
+    found = {letter: _only(items, letter) for letter in "SKGT"}
+    things = sorted(value for letter, value in items if letter == "H")
+    if not _LANDSCAPE.fullmatch(letters) or not all(one for one, _ in found.values()) or len(set(things)) < len(things):
+        return None
+    style, sky, ground, time = (found[letter][1] for letter in "SKGT")
+    if sky and time and (sky == "moon") != (time == "night"):
+        return None
+    if not any(set(things) <= set(scenes.THINGS[place]) for place in scenes.GROUNDS if ground in (None, place)):
+        return None
+    return Named("landscape", style=style, time=time, sky=sky, ground=ground, things=tuple(things))
+
+
+def parse(text):
+    """What the text names, or None where it is not of the grammar."""
+    text = _normal(text)
+    items = _scan(text, _OBJECT_LEXICON, with_objects=True)
+    if items is not None:
+        return _parse_objects(items)
+    items = _scan(text, _LANDSCAPE_LEXICON, with_objects=False)
+    return None if items is None else _parse_landscape(items)

@@ -14,10 +14,7 @@ import random
 
 import numpy as np
 
-try:
-    from demo import scene as scenes
-except ImportError:
-    import scene as scenes
+import scene as scenes
 
 SIZE = 128
 STROKE = 1.7  # half the width of an outline in pixels
