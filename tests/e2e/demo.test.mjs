@@ -1,9 +1,9 @@
 // demo.test.mjs - the demo models: when they are loaded by themselves, and whether what comes is what was asked for.
 import { after, before, describe, test } from 'node:test'
 import assert from 'node:assert/strict'
-import { existsSync, readdirSync, symlinkSync } from 'node:fs'
+import { symlinkSync } from 'node:fs'
 import { join } from 'node:path'
-import { ROOT, Studio, readChat, tinyModels, until } from './studio.mjs'
+import { Studio, demoModels, readChat, tinyModels, until } from './studio.mjs'
 import { decodePng } from './png.mjs'
 
 const HELLO = /Starting with the demo models; put your own into models\//
@@ -15,10 +15,6 @@ const DEMO = { 'demo/picture.safetensors': tiny('tiny-sd1-f16.safetensors'), 'de
 const OWN = 'mine.safetensors'
 
 const started = (opts = {}) => Studio.start({ models: false, link: DEMO, ...opts })
-const loaded = (s) => until('the models are loaded', async () => {
-  const { sd, llm } = (await s.health()).workers
-  return sd.loaded && llm.loaded && [sd.model, llm.model]
-})
 const chosen = async (s) => Object.values((await s.health()).workers).map((w) => w.model)
 async function restart(s, args) {
   await s.stop()
@@ -28,12 +24,12 @@ async function restart(s, args) {
 test('a first start has both demo models and says so, and so has the next one', async () => {
   let s = await started()
   try {
-    assert.deepEqual(await loaded(s), ['demo/picture.safetensors', 'demo/writer.gguf'])
+    assert.deepEqual(await s.loaded(), ['demo/picture.safetensors', 'demo/writer.gguf'])
     assert.match(s.log, HELLO)
     const demo = (await s.get('/v1/models')).data
     assert.deepEqual(demo.map((m) => [m.id, m.demo, m.loaded]), [['demo/picture.safetensors', true, true], ['demo/writer.gguf', true, true]])
     s = await restart(s)
-    assert.deepEqual(await loaded(s), ['demo/picture.safetensors', 'demo/writer.gguf'])
+    assert.deepEqual(await s.loaded(), ['demo/picture.safetensors', 'demo/writer.gguf'])
     assert.match(s.log, HELLO)
     assert.match(s.log, /Restoring SD model\.\.\./)
   } finally { await s.cleanup() }
@@ -42,14 +38,14 @@ test('a first start has both demo models and says so, and so has the next one', 
 test('a model of his own replaces the demo with one request, and is what the next start restores', async () => {
   let s = await started()
   try {
-    await loaded(s)
+    await s.loaded()
     symlinkSync(tiny('tiny-sd1-f32.safetensors'), join(s.models, OWN))
     const mark = s.mark()
     await s.post('/v1/models/load', { model_id: OWN })
     await s.logged(/Saved SD model state/, mark)
     assert.deepEqual(await chosen(s), [OWN, 'demo/writer.gguf'])
     s = await restart(s)
-    assert.deepEqual(await loaded(s), [OWN, 'demo/writer.gguf'])
+    assert.deepEqual(await s.loaded(), [OWN, 'demo/writer.gguf'])
     assert.doesNotMatch(s.log, HELLO)
   } finally { await s.cleanup() }
 })
@@ -57,14 +53,14 @@ test('a model of his own replaces the demo with one request, and is what the nex
 test('a demo that was unloaded stays away; with both unloaded the next start is a first one', async () => {
   let s = await started()
   try {
-    await loaded(s)
+    await s.loaded()
     await s.post('/v1/models/unload')
     s = await restart(s)
     await until('the LLM', async () => (await s.health()).workers.llm.loaded)
     assert.deepEqual(await chosen(s), [null, 'demo/writer.gguf'])
     await s.post('/v1/llm/unload')
     s = await restart(s)
-    await loaded(s)
+    await s.loaded()
     assert.match(s.log, HELLO)
   } finally { await s.cleanup() }
 })
@@ -106,9 +102,7 @@ test('a picture has the size that its model names, unless another is asked for',
 
 // --- the shipped models: is it what was asked for? --------------------------------------------------------------------
 
-const folder = join(ROOT, 'models/demo')
-const shipped = existsSync(folder) ? readdirSync(folder).filter((f) => /\.(safetensors|gguf)$/.test(f)) : []
-const skip = shipped.length < 2 && 'models/demo does not hold both demo models'
+const shipped = demoModels()
 
 const isRed = ([r, g, b]) => r > 150 && r > g + 70 && r > b + 70
 const isBlue = ([r, g, b]) => b > 110 && b > r + 50 && b > g + 25
@@ -133,13 +127,13 @@ function checkRedOnBlue(bytes) {
   }
 }
 
-describe('the shipped demo models', { skip }, () => {
+describe('the shipped demo models', { skip: shipped.missing }, () => {
   const PROMPT = 'a red circle on a blue background'
   const ask = { prompt: PROMPT, seed: 7 }
   let s, first
   before(async () => {
-    s = await Studio.start({ models: false, link: Object.fromEntries(shipped.map((f) => [`demo/${f}`, join(folder, f)])) })
-    await loaded(s)
+    s = await Studio.start({ models: false, link: shipped.link })
+    await s.loaded()
   })
   after(() => s?.cleanup())
   const bytesOf = async (picture) => Buffer.from(await (await fetch(s.base + picture.url)).arrayBuffer())

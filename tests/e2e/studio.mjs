@@ -25,6 +25,17 @@ export function tinyModels() {
   return MODELS
 }
 
+/** The shipped models as what Studio.start({ link }) takes; `missing` says why there are none. */
+export function demoModels() {
+  const folder = join(ROOT, 'models/demo')
+  const names = existsSync(folder) ? readdirSync(folder) : []
+  const has = (ending) => names.some((f) => f.endsWith(ending))
+  return {
+    missing: has('.safetensors') && has('.gguf') ? false : 'models/demo does not hold both demo models',
+    link: Object.fromEntries(names.map((f) => [`demo/${f}`, join(folder, f)])),
+  }
+}
+
 const free = (port) => new Promise((ok) => {
   const s = createServer()
   s.once('error', () => ok(false))
@@ -126,6 +137,14 @@ export class Studio {
   /** The log after `from` (an earlier `mark()`) matches. */
   mark() { return this.log.length }
   logged(pattern, from = 0, ms) { return until(`log line ${pattern}`, () => this.log.slice(from).match(pattern), ms) }
+
+  /** Both models are in their workers; their ids. */
+  async loaded() {
+    return until('both models are loaded', async () => {
+      const { sd, llm } = (await this.health()).workers
+      return sd.loaded && llm.loaded && [sd.model, llm.model]
+    })
+  }
 
   async kill(worker, signal = 'SIGKILL') {
     const pid = await until(`a process of ${worker}`, () => this.pid(worker)) // 0 would be all of us

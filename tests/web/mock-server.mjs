@@ -41,8 +41,9 @@ export class ApiFailure extends Error {
 }
 const wait = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** One server with its whole state; `options`: stepMs, tokenMs, pictures, key, loaded. */
-export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null, loaded = true } = {}) {
+/** One server with its whole state; `options`: stepMs, tokenMs, pictures, key, loaded (models are), demo (those that
+ *  the studio brings along). */
+export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null, loaded = true, demo = false } = {}) {
   const start = Date.now();
   const mock = { server: null, stepMs, tokenMs };
   const serverId = randomUUID();
@@ -64,6 +65,11 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     type,
     family,
     quantization,
+    title: null,
+    width: type === 'image' ? 512 : null,
+    height: type === 'image' ? 512 : null,
+    examples: [],
+    demo: id.startsWith('demo/'),
     size,
     path: id,
     supported: true,
@@ -83,9 +89,16 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       supported: false,
       reason: 'FLUX: this family is not supported yet',
     }),
+    model('demo/picture.safetensors', 'image', 'sd1', 'f16', 34e6, {
+      title: 'Demo pictures',
+      width: 128,
+      height: 128,
+      examples: ['a quiet valley', 'a lighthouse in the fog', 'dunes'],
+    }),
     model('broken.safetensors', 'image', 'sd1', 'f16', 104857600),
     model('qwen2.5-3b-instruct-q4_k_m.gguf', 'llm', 'qwen2', 'q4_k_m', 1929903008),
     model('llama-3.2-1b-instruct-q8_0.gguf', 'llm', 'llama', 'q8_0', 1321083008),
+    model('demo/writer.gguf', 'llm', 'llama', 'f16', 6e6, { title: 'Demo writer' }),
     model('vae-ft-mse-840000.safetensors', 'vae', 'sd1', 'f32', 334641164),
     model('loras/detail-tweaker.safetensors', 'lora', 'sd1', 'f16', 37861176),
     model('t5xxl_fp16.safetensors', 'text_encoder', 't5', 'f16', 9787841024),
@@ -554,13 +567,9 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
   };
   const timer = setInterval(memory, 2000);
   if (loaded) {
-    for (const id of [models[0].id, models[5].id])
-      Object.assign(
-        models.find((x) => x.id === id),
-        { active: true, loaded: true },
-      );
-    workers.sd.model = models[0].id;
-    workers.llm.model = models[5].id;
+    workers.sd.model = demo ? 'demo/picture.safetensors' : 'dreamshaper_8.safetensors';
+    workers.llm.model = demo ? 'demo/writer.gguf' : 'qwen2.5-3b-instruct-q4_k_m.gguf';
+    for (const m of models) m.active = m.loaded = [workers.sd.model, workers.llm.model].includes(m.id);
   }
   return mock;
 }

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { bytes, duration, errorText, modelTitle } from '@/lib/format';
+import { carryOver, onGrid, shapeOf, SHAPES, SCALES, sized } from '@/lib/sizes';
 import { adjustWeight } from '@/lib/weights';
 
 describe('weights', () => {
@@ -29,5 +30,43 @@ describe('words', () => {
   });
   it('reads an error in both of its shapes', () => {
     expect([errorText('a'), errorText({ message: 'b' }), errorText(null)]).toEqual(['a', 'b', '']);
+  });
+});
+
+describe('sizes', () => {
+  const square = (side: number) => ({ width: side, height: side });
+  it("are the model's own, times 1, 1.5 and 2", () => {
+    expect(SCALES.map(([, times]) => sized(square(512), 1, 1, times))).toEqual([
+      [512, 512],
+      [768, 768],
+      [1024, 1024],
+    ]);
+    expect(SCALES.map(([, times]) => sized(square(128), 4, 3, times))).toEqual([
+      [144, 112],
+      [224, 160],
+      [288, 224],
+    ]);
+  });
+  it.each([128, 512, 768, 1024])('every shape at %i pixels has a size of its own, and is found again', (side) => {
+    for (const [, times] of SCALES) {
+      const all = SHAPES.map(([, w, h]) => sized(square(side), w, h, times));
+      expect(new Set(all.map(String)).size).toBe(SHAPES.length);
+      expect(all.map(([w, h]) => shapeOf(square(side), w, h)?.[0])).toEqual(SHAPES.map(([name]) => name));
+      for (const [w, h] of all) expect(w % 8 || h % 8).toBe(0);
+    }
+  });
+  it('stay within what the server takes', () => {
+    expect([onGrid(3), onGrid(99999), onGrid(100)]).toEqual([64, 4096, 104]);
+    expect(sized(square(64), 16, 9, 1)).toEqual([88, 64]);
+  });
+  it('are carried over to another model when they were chosen for the old one', () => {
+    expect(carryOver(square(512), square(128), 512, 512)).toEqual([128, 128]);
+    expect(carryOver(square(128), square(512), 288, 224)).toEqual(sized(square(512), 4, 3, 2));
+    expect(carryOver(square(512), { width: 512, height: 768 }, 512, 512)).toEqual([512, 768]);
+    expect(carryOver({ width: 512, height: 768 }, square(128), 512, 768)).toEqual([128, 128]);
+  });
+  it('stay when they were typed', () => {
+    expect(carryOver(square(128), square(512), 512, 512)).toEqual([512, 512]);
+    expect(carryOver(square(512), square(128), 1000, 200)).toEqual([1000, 200]);
   });
 });

@@ -1,9 +1,11 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
+import { nextTick } from 'vue';
 import { useAlerts } from '@/stores/alerts';
 import { defaults, merge, useForm } from '@/stores/form';
 import { useGallery } from '@/stores/gallery';
 import { useJobs } from '@/stores/jobs';
 import { useModels } from '@/stores/models';
+import { useStudio } from '@/stores/studio';
 import { describe as describeWorker, useWorkers } from '@/stores/workers';
 import { makeJob, makeModel, makePicture } from './make';
 import { answer, calls } from './setup';
@@ -126,6 +128,33 @@ describe('gallery', () => {
 });
 
 describe('form', () => {
+  it('takes the size of the model that is loaded, and sends nothing of where it came from', async () => {
+    const form = useForm();
+    const models = useModels();
+    useStudio();
+    models.list = [makeModel('demo/a', { active: true, width: 128, height: 128 })];
+    await nextTick();
+    expect(form.params()).toMatchObject({ width: 128, height: 128 });
+    expect(form.params()).not.toHaveProperty('native_width');
+    form.fields.width = 192;
+    form.fields.height = 192;
+    models.list = [makeModel('b', { active: true })];
+    await nextTick();
+    expect(form.params()).toMatchObject({ width: 768, height: 768 });
+    models.list = []; // none: the size stays
+    await nextTick();
+    expect(form.params()).toMatchObject({ width: 768, height: 768 });
+  });
+  it('a form that was filled elsewhere for another model comes in the size of this one', async () => {
+    const form = useForm();
+    useStudio();
+    useModels().list = [makeModel('demo/a', { active: true, width: 128, height: 128 })];
+    answer('GET /v1/settings', { form: { prompt: 'x', width: 768, height: 768 } });
+    await nextTick();
+    await form.restoreFromServer();
+    await nextTick();
+    expect(form.params()).toMatchObject({ prompt: 'x', width: 192, height: 192 });
+  });
   it('takes over only fields of the right type', () => {
     const out = merge(defaults, { steps: '30', width: 768, prompt: 'x', evil: 1, sampler: null });
     expect(out).toMatchObject({ steps: 20, width: 768, prompt: 'x', sampler: 'euler_a' });

@@ -54,6 +54,11 @@ export interface Model {
   type: ModelType;
   family: string | null;
   quantization: string | null;
+  title: string | null;
+  width: number | null; // of its pictures, where none are asked for
+  height: number | null;
+  examples: string[]; // prompts that it can do
+  demo: boolean; // one of the studio's own
   size: number;
   path: string;
   supported: boolean;

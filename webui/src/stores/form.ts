@@ -3,6 +3,7 @@ import { defineStore } from 'pinia';
 import { computed, ref, watch } from 'vue';
 import { api } from '@/api/client';
 import type { ImageParams, JobType, Options, OutputFormat, Picture } from '@/api/types';
+import { carryOver, type Native } from '@/lib/sizes';
 import { debounce, dropLarge, load, loadLarge, save, saveLarge } from '@/lib/storage';
 
 /** Where image to image starts: a picture of the gallery by its file name, or a picture from outside as a data URL. */
@@ -31,6 +32,8 @@ export interface FormFields {
   rng: string;
   output_format: OutputFormat;
   strength: number;
+  native_width: number; // of the model that width and height were chosen for
+  native_height: number;
 }
 
 export const defaults: FormFields = {
@@ -49,6 +52,8 @@ export const defaults: FormFields = {
   rng: 'cuda',
   output_format: 'png',
   strength: 0.75,
+  native_width: 512,
+  native_height: 512,
 };
 
 const fallbackOptions: Options = {
@@ -111,11 +116,12 @@ export const useForm = defineStore('form', () => {
   async function restoreFromServer(): Promise<void> {
     if (stored) return;
     const settings = await api.settings().catch(() => null);
-    if (settings?.form) fields.value = merge(fields.value, settings.form);
+    const { native_width, native_height } = defaults; // what is not said of the size there
+    if (settings?.form) fields.value = merge({ ...fields.value, native_width, native_height }, settings.form);
   }
 
   function params(): Partial<ImageParams> {
-    const { mode, strength, ...common } = fields.value;
+    const { mode, strength, native_width, native_height, ...common } = fields.value;
     if (mode === 'txt2img' || !init.value) return common;
     return { ...common, strength, init_image: init.value.value };
   }
@@ -140,6 +146,14 @@ export const useForm = defineStore('form', () => {
   }
   const startFromPicture = (p: Picture) =>
     startFrom({ kind: 'file', value: p.file, src: p.url, name: p.file, width: p.width, height: p.height });
+  /** The size in the form becomes one of the model's. */
+  function fitTo(native: Native): void {
+    const f = fields.value;
+    const from = { width: f.native_width, height: f.native_height };
+    if (from.width === native.width && from.height === native.height) return;
+    const [width, height] = carryOver(from, native, f.width, f.height);
+    Object.assign(f, { width, height, native_width: native.width, native_height: native.height });
+  }
   function swap(): void {
     const { width, height } = fields.value;
     Object.assign(fields.value, { width: height, height: width });
@@ -159,6 +173,7 @@ export const useForm = defineStore('form', () => {
     paramsOf,
     startFrom,
     startFromPicture,
+    fitTo,
     swap,
   };
 });

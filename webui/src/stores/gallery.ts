@@ -22,6 +22,7 @@ export const useGallery = defineStore('gallery', () => {
   const search = ref('');
   const loading = ref(false);
   const fetched = ref(false);
+  const known = ref(false); // the newest ones have been fetched once
   const error = ref('');
   const openId = ref<number | null>(null); // shown in full
 
@@ -62,6 +63,7 @@ export const useGallery = defineStore('gallery', () => {
 
   async function sync(): Promise<void> {
     recent.value = (await api.pictures({ limit: RECENT })).data;
+    known.value = true;
     if (fetched.value) await reload();
   }
 
@@ -106,6 +108,7 @@ export const useGallery = defineStore('gallery', () => {
     search,
     loading,
     fetched,
+    known,
     error,
     openId,
     open,

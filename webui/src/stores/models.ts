@@ -19,11 +19,14 @@ export const useModels = defineStore('models', () => {
   const loading = ref<Record<Engine, string | null>>({ image: null, llm: null });
   const errors = ref<Record<string, string>>({}); // model id -> why it did not load
 
-  const ofEngine = (engine: Engine) => list.value.filter((m) => engineOf(m.type) === engine);
+  /** The user's own come first. */
+  const ofEngine = (engine: Engine) =>
+    list.value.filter((m) => engineOf(m.type) === engine).sort((a, b) => Number(a.demo) - Number(b.demo));
   const images = computed(() => ofEngine('image'));
   const llms = computed(() => ofEngine('llm'));
   const activeImage = computed(() => images.value.find((m) => m.active || m.loaded) ?? null);
   const activeLlm = computed(() => llms.value.find((m) => m.active || m.loaded) ?? null);
+  const own = computed(() => images.value.filter((m) => m.supported && !m.demo));
   const ofType = (type: ModelType) => list.value.filter((m) => m.type === type);
 
   async function sync(): Promise<void> {
@@ -77,6 +80,7 @@ export const useModels = defineStore('models', () => {
     llms,
     activeImage,
     activeLlm,
+    own,
     ofType,
     sync,
     refresh,

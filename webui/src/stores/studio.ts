@@ -1,6 +1,6 @@
 // Actions that touch several stores: making a picture, and taking a picture up again.
 import { defineStore } from 'pinia';
-import { computed, ref } from 'vue';
+import { computed, ref, watch } from 'vue';
 import { api } from '@/api/client';
 import type { Inspection, Picture } from '@/api/types';
 import { asInitImage, readDataUrl } from '@/lib/picture-file';
@@ -28,6 +28,15 @@ export const useStudio = defineStore('studio', () => {
   const dropped = ref<Dropped | null>(null); // a picture that carries parameters: what to do with it?
   const canGenerate = computed(() => form.fields.prompt.trim() !== '');
 
+  // Also after the form has come from the server, which may have been filled for another model.
+  watch(
+    [() => models.activeImage, () => form.fields.native_width, () => form.fields.native_height],
+    ([model]) => {
+      if (model?.width && model.height) form.fitTo({ width: model.width, height: model.height });
+    },
+    { immediate: true },
+  );
+
   async function generate(): Promise<void> {
     if (!canGenerate.value || jobs.submitting) return;
     if (models.known && !models.activeImage) {
@@ -47,6 +56,12 @@ export const useStudio = defineStore('studio', () => {
     if (!job) return;
     ui.follow();
     ui.pane = 'canvas';
+  }
+
+  async function tryExample(prompt: string): Promise<void> {
+    form.fields.prompt = prompt;
+    form.fields.mode = 'txt2img';
+    await generate();
   }
 
   /** Escape: the wand first, then the picture. */
@@ -107,6 +122,7 @@ export const useStudio = defineStore('studio', () => {
     dropped,
     canGenerate,
     generate,
+    tryExample,
     interrupt,
     useParameters,
     useSeed,
