@@ -276,21 +276,30 @@ def _word_landscape(named, rng, bare):
     return ", ".join([clause] + parts)
 
 
-def _fillers(named, rng):
-    """Harmless phrases that name nothing, for a seventh of the captions."""
-    if rng.random() >= 0.15:
-        return []
+def fitting_fillers(named):
+    """The harmless phrases that name nothing and contradict nothing of what is named."""
     choice = FILLERS + (LANDSCAPE_FILLERS if named.kind == "landscape" else OBJECT_FILLERS)
     if named.place in (None, "middle") and named.relation is None:
         choice += CENTRED_FILLERS
-    return rng.sample(choice, rng.choice((1, 2, 2, 3, 4)))
+    return choice
 
 
-def word(named, rng):
-    """Puts what is named into one of many wordings, at most MAX_WORDS long."""
-    bare = rng.random() < 0.3
+def _fillers(named, rng):
+    """Fillers for a seventh of the captions."""
+    if rng.random() >= 0.15:
+        return []
+    return rng.sample(fitting_fillers(named), rng.choice((1, 2, 2, 3, 4)))
+
+
+def word(named, rng, bare=None, extras=None):
+    """Puts what is named into one of many wordings, at most MAX_WORDS long.
+
+    bare: without articles; drawn where None. extras: the fillers, which are then all kept; drawn where None.
+    """
+    bare = rng.random() < 0.3 if bare is None else bare
+    given = extras is not None
     clause = (_word_landscape if named.kind == "landscape" else _word_objects)(named, rng, bare)
-    extras = _fillers(named, rng)
+    extras = list(extras) if given else _fillers(named, rng)
     style = named.style
     leading_place = clause.startswith(("in ", "on ", "at ", "near ", "to "))
     if style and not leading_place and rng.random() < 0.35:
@@ -305,7 +314,7 @@ def word(named, rng):
         else:
             extras.insert(rng.randrange(len(extras) + 1), phrase)
     text = ", ".join([clause] + extras)
-    return text if len(text.split()) <= MAX_WORDS else ", ".join([clause] + extras[:2])
+    return text if given or len(text.split()) <= MAX_WORDS else ", ".join([clause] + extras[:2])
 
 
 def write(scene, rng):
