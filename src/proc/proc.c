@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_MAX_BYTES = 8192, LAST_LINES = 32, READ_BYTES = 4096, REST_MAX_READS = 256 };
+enum { LINE_MAX_BYTES = 8192, LAST_LINES = 80, READ_BYTES = 4096, REST_MAX_READS = 256 };
 
 /* One of the child's output pipes. */
 typedef struct output {

@@ -54,7 +54,8 @@ void proc_kill(proc *p);
 /* Lets go of the child; one that still runs is killed. No callback comes afterwards. NULL is fine. */
 void proc_close(proc *p);
 
-/* Appends the last lines (at most 32) that the child wrote to stderr, each with '\n': the crash report. */
+/* Appends the last lines (at most 80, each of at most 8 KiB) that the child wrote to stderr, each with '\n': a crash
+ * report has up to 65. */
 void proc_last_lines(const proc *p, buf *out);
 
 /* "killed by signal 9 (SIGKILL)", "exit code 1"; with the likely cause where one is known. Returns `out`. */
