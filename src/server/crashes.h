@@ -14,11 +14,13 @@ typedef struct crash {
     const char *cause;      /* for people: "killed by signal 9 (SIGKILL)" */
     const proc_exit *how;   /* NULL: the process did not start at all */
     const char *model;      /* chosen at that time, or NULL */
-    const char *job;        /* "j-12" that was running in it, or NULL */
+    const char *jobs;       /* what it was working at: "j-12", or text requests "chatcmpl-1f,cmpl-2e"; "" for nothing */
     const char *last_lines; /* of its stderr, with the backtrace where there is one */
+    int64_t started_ms;     /* wall time; see backtrace_name() */
 } crash;
 
-/* Copies everything; a full disk is only a line in the log: the death itself is dealt with elsewhere. Loop thread. */
+/* Copies everything, and looks up the names for the backtrace on the disk thread. A full disk is only a line in the
+ * log: the death itself is dealt with elsewhere. Loop thread. */
 void crashes_record(db *d, const crash *c);
 
 /* The answer of GET /v1/crashes, newest first; `before` 0 begins with the newest. JSON is borrowed for the call. */

@@ -58,6 +58,13 @@ bool llm_relay_busy(const llm_relay *r) {
     return r->answers && r->answers->next;
 }
 
+/* The stream of a process that died may have broken already: such an answer waits for the news on its timer. */
+void llm_relay_write_running(const llm_relay *r, buf *out) {
+    for (const answer *a = r->answers; a; a = a->next)
+        if (a->working || uv_is_active((const uv_handle_t *)&a->timer))
+            buf_printf(out, "%s%s", out->len ? "," : "", a->head.id);
+}
+
 /* ---- ends ------------------------------------------------------------------------------------------------------- */
 
 static void stop_working(answer *a, bool ok) {
@@ -228,28 +235,31 @@ static void on_headers(void *ctx, http_call *call) {
     if (http_call_status(call) != 200) a->lines.on_line = NULL; /* the body is one error, collected as text */
 }
 
+static void give_up(answer *a) {
+    const char *cause = workers_view(a->relay->app->workers, WORKER_LLM).last_crash;
+    err_set(&a->error, ERR_CRASHED, "the LLM worker crashed %d times during this request (%s)", a->deaths,
+            cause ? cause : "its answer broke off");
+    fail(a, &a->error);
+}
+
 /* The stream breaks when the process dies, but the news of its death may come a moment later. */
 static void send_again(uv_timer_t *t) {
     answer *a = t->data;
     bool known = workers_view(a->relay->app->workers, WORKER_LLM).restarts != a->restarts_seen;
-    if (known || clock_mono_ms() - a->broke_at > DEATH_WAIT_MS)
-        wait_for_worker(a);
-    else
+    if (!known && clock_mono_ms() - a->broke_at <= DEATH_WAIT_MS)
         uv_timer_start(&a->timer, send_again, DEATH_POLL_MS, 0);
+    else if (a->deaths >= DEATHS_MAX)
+        give_up(a);
+    else
+        wait_for_worker(a);
 }
 
 /* The worker broke off. Its death is known by now, or will be soon; then it is started again by itself. */
-static void broke_off(answer *a, const err *why) {
+static void broke_off(answer *a) {
     stop_working(a, false);
-    if (++a->deaths >= DEATHS_MAX) {
-        const char *cause = workers_view(a->relay->app->workers, WORKER_LLM).last_crash;
-        err_set(&a->error, ERR_CRASHED, "the LLM worker crashed %d times during this request (%s)", a->deaths,
-                cause ? cause : why->msg);
-        fail(a, &a->error);
-        return;
-    }
-    log_warn("server", "LLM stream %s broke off after %zu tokens; it goes on when the worker is back", a->head.id,
-             a->token_count);
+    bool again = ++a->deaths < DEATHS_MAX;
+    log_warn("server", "LLM stream %s broke off after %zu tokens%s", a->head.id, a->token_count,
+             again ? "; it goes on when the worker is back" : " and is given up");
     a->broke_at = clock_mono_ms();
     uv_timer_start(&a->timer, send_again, DEATH_POLL_MS, 0);
 }
@@ -266,7 +276,7 @@ static void refused(answer *a) {
     if (a->call) http_call_abort(a->call);
     a->call = NULL;
     if (workers_view(a->relay->app->workers, WORKER_LLM).model_id) {
-        broke_off(a, &why);
+        broke_off(a);
     } else {
         err_set(&a->error, ERR_NOT_FOUND, "%s", why.msg);
         fail(a, &a->error);
@@ -292,7 +302,7 @@ static void on_done(void *ctx, const err *e) {
     http_call *call = a->call;
     a->call = NULL;
     if (e) {
-        broke_off(a, e);
+        broke_off(a);
         return;
     }
     int status = http_call_status(call);
@@ -302,9 +312,7 @@ static void on_done(void *ctx, const err *e) {
         refused(a);
         return;
     }
-    err_set(&a->error, ERR_IO, "the stream ended without its last line");
-    broke_off(a, &a->error);
-    a->error = (err){0};
+    broke_off(a); /* it ended without its last line */
 }
 
 static void send_request(answer *a) {

@@ -5,6 +5,7 @@
 #ifndef MYSTI_SERVER_LLM_RELAY_H
 #define MYSTI_SERVER_LLM_RELAY_H
 
+#include "base/buf.h"
 #include "net/http_req.h"
 #include "server/app.h"
 
@@ -19,6 +20,10 @@ void llm_relay_free(llm_relay *r);
 
 /* Answers are under way. */
 bool llm_relay_busy(const llm_relay *r);
+
+/* Appends the ids of the requests that the worker is, or was until it died just now, working at: "chatcmpl-1f,cmpl-2e",
+ * the newest first. */
+void llm_relay_write_running(const llm_relay *r, buf *out);
 
 /* Handlers for POST /v1/chat/completions, /v1/completions, /v1/prompt/enhance; ctx is the app. */
 void llm_relay_chat(void *ctx, http_req *req);

@@ -97,5 +97,7 @@ static const char version_3[] = "ALTER TABLE models ADD COLUMN title TEXT;"
                                 "ALTER TABLE models ADD COLUMN height INTEGER NOT NULL DEFAULT 0;"
                                 "DELETE FROM models;";
 
-const char *const schema_migrations[] = {version_1, version_2, version_3};
+static const char version_4[] = "ALTER TABLE crashes ADD COLUMN backtrace TEXT NOT NULL DEFAULT '';";
+
+const char *const schema_migrations[] = {version_1, version_2, version_3, version_4};
 const int schema_version = sizeof schema_migrations / sizeof *schema_migrations;

@@ -13,6 +13,7 @@
 #include "server/events.h"
 #include "server/jobs.h"
 #include "server/leftovers.h"
+#include "server/llm_relay.h"
 #include "server/recovery.h"
 #include "worker/worker.h"
 
@@ -20,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { TERMINATE_GRACE_MS = 2000, MEMORY_EVENT_MS = 2000, LAST_LINES_MAX = 300 * 1024 };
+enum { TERMINATE_GRACE_MS = 2000, MEMORY_EVENT_MS = 2000, LAST_LINES_MAX = 1 << 20, JOBS_TEXT_MAX = 64 << 10 };
 
 /* ---- what others see -------------------------------------------------------------------------------------------- */
 
@@ -151,18 +152,24 @@ static void slot_tell(slot *s, sup_event_type type, bool blameless);
 /* While the process is still known, with what it was doing. */
 static void record_crash(slot *s, const proc_exit *how) {
     app *a = s->owner->app;
-    const job *j = s->id == WORKER_SD && a->jobs ? jobs_running(a->jobs) : NULL;
-    buf lines;
+    buf lines, work;
     buf_init(&lines, LAST_LINES_MAX);
+    buf_init(&work, JOBS_TEXT_MAX);
     if (s->process) proc_last_lines(s->process, &lines);
+    if (s->id == WORKER_LLM && a->llm)
+        llm_relay_write_running(a->llm, &work);
+    else if (s->id == WORKER_SD && a->jobs && jobs_running(a->jobs))
+        buf_puts(&work, jobs_running(a->jobs)->name);
     crashes_record(a->db, &(crash){.worker = s->name,
                                    .pid = s->pid,
                                    .cause = s->last_crash,
                                    .how = how,
                                    .model = s->model_id,
-                                   .job = j ? j->name : NULL,
-                                   .last_lines = buf_str(&lines)});
+                                   .jobs = buf_str(&work),
+                                   .last_lines = buf_str(&lines),
+                                   .started_ms = s->started_ms});
     buf_free(&lines);
+    buf_free(&work);
 }
 
 static void describe_taken_port(const slot *s, char *out, size_t cap) {
@@ -241,6 +248,7 @@ static bool spawn(slot *s, err *e) {
 static void do_spawn(slot *s) {
     err e = {0};
     log_info("server", "Spawning %s... on port %d", s->title, s->port);
+    s->started_ms = clock_wall_ms();
     if (spawn(s, &e)) {
         heartbeat_restart(s->beat, s->token);
         slot_step(s, SUP_EV_SPAWNED);

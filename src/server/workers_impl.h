@@ -38,6 +38,7 @@ typedef struct slot {
     supervisor sup;
     proc *process; /* NULL while none runs */
     int pid;
+    int64_t started_ms; /* wall time */
     heartbeat *beat;
     http_client *client;
     uv_timer_t sup_timer;

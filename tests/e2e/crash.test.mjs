@@ -2,10 +2,10 @@
 import { after, before, test } from 'node:test'
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { Studio, isAlive, readChat, sleep, tinyModels, until } from './studio.mjs'
+import { Studio, isAlive, readChat, sleep, sse, tinyModels, until } from './studio.mjs'
 
 const MODEL = 'tiny-sd1-f16.safetensors', LLM = 'tiny-llm-f16.gguf'
 const quick = { prompt: 'a red cube', width: 64, height: 64, steps: 2, seed: 1 }
@@ -67,9 +67,44 @@ test('SIGSEGV: the log has the crash report with job, model and backtrace', asyn
   await replaced(s, 'sd', pid)
   assert.equal((await s.jobEnd(job.id)).status, 'done')
   const crash = (await s.get('/v1/crashes')).data.find((c) => c.pid === pid)
-  assert.deepEqual({ ...crash, id: 0, at_ms: 0, last_lines: '' }, { id: 0, at_ms: 0, pid, worker: 'sd', cause: 'killed by signal 11 (SIGSEGV)',
-    signal: 11, exit_code: null, oom: false, model: MODEL, job: job.id, last_lines: '' })
+  assert.deepEqual({ ...crash, id: 0, at_ms: 0, last_lines: '', backtrace: [] }, { id: 0, at_ms: 0, pid, worker: 'sd', cause: 'killed by signal 11 (SIGSEGV)',
+    signal: 11, exit_code: null, oom: false, model: MODEL, job: job.id, jobs: [job.id], last_lines: '', backtrace: [] })
   assert.match(crash.last_lines, /crashed: signal 11 \(SIGSEGV\)[^]*mysti_sd_worker\(.*\[0x/)
+  assert.match(crash.backtrace.join('\n'), /^main\+0x[0-9a-f]+ \[mysti_sd_worker\+0x[0-9a-f]+\]$/m)
+})
+
+/** Sends the signal to the thread that computes most, which a kill() cannot choose. */
+function hurtBusiestThread(pid) {
+  const work = (tid) => Number(readFileSync(`/proc/${pid}/task/${tid}/stat`, 'utf8').replace(/.*\) /s, '').split(' ')[11])
+  const tid = readdirSync(`/proc/${pid}/task`).filter((t) => Number(t) !== pid).sort((a, b) => work(b) - work(a))[0]
+  execFileSync('/usr/bin/python3', ['-c', `import ctypes; assert ctypes.CDLL(None).tgkill(${pid}, ${tid}, 11) == 0`])
+}
+
+test('a crash in the middle of computing names the functions, static ones too', async () => {
+  const job = await submit(s, slow)
+  await until('sampling', async () => await stepOf(s, job.id) >= 2)
+  const pid = await s.pid('sd')
+  hurtBusiestThread(pid)
+  await replaced(s, 'sd', pid)
+  assert.equal((await s.jobEnd(job.id)).status, 'done')
+  const crash = (await s.get('/v1/crashes')).data.find((c) => c.pid === pid)
+  assert.match(crash.backtrace.join('\n'), /^(engine_main\+0x[0-9a-f]+ \(engine\.c\)|ggml_graph_compute.*) \[mysti_sd_worker\+0x[0-9a-f]+\]$/m)
+})
+
+test('a crash of the text worker names the requests that ran', async () => {
+  const r = await s.request('POST', '/v1/chat/completions', talk)
+  const chunks = sse(r)
+  const { id } = JSON.parse((await chunks.next()).value.data)
+  const pid = await s.kill('llm', 'SIGSEGV')
+  while ((await chunks.next()).value.data !== '[DONE]'); // the answer comes out all the same
+  const crash = (await s.get('/v1/crashes')).data.find((c) => c.pid === pid)
+  assert.deepEqual([crash.worker, crash.model, crash.job, crash.jobs], ['llm', LLM, id, [id]])
+  await replaced(s, 'llm', pid)
+  const page = await s.get('/v1/crashes?limit=2')
+  const rest = await s.get(`/v1/crashes?limit=1&before=${page.next}`)
+  assert.deepEqual([page.data.length, rest.data.length], [2, 1])
+  assert.ok(rest.data[0].id < page.data[1].id && page.data[1].id < page.data[0].id)
+  for (const bad of ['limit=0', 'limit=201', 'before=-1', 'limit=x']) assert.equal((await s.request('GET', `/v1/crashes?${bad}`)).status, 400, bad)
 })
 
 test('SIGSTOP of both workers is noticed, and both are replaced', async () => {
