@@ -259,7 +259,7 @@ _SHADE = {"day": (1.0, 1.0, 1.0), "sunset": (0.88, 0.72, 0.70), "night": (0.40, 
 _DISC_COLOURS = {("sun", "day"): (255, 222, 70), ("sun", "sunset"): (255, 236, 140), ("moon", "night"): (248, 244, 218)}
 
 
-def _column(stops, count):
+def column(stops, count):
     """Colours [count, 3] that run through the stops."""
     position = np.linspace(0, len(stops) - 1, count)
     return np.stack([np.interp(position, range(len(stops)), channel) for channel in zip(*stops)], 1).astype(np.float32)
@@ -268,7 +268,7 @@ def _column(stops, count):
 def _paint_sky(canvas, scene, horizon):
     """The sky with stars or clouds."""
     rng = canvas.rng
-    canvas.pixels[:horizon] = _column([canvas.jittered(stop) for stop in SKIES[scene.time]], horizon)[:, None]
+    canvas.pixels[:horizon] = column([canvas.jittered(stop) for stop in SKIES[scene.time]], horizon)[:, None]
     canvas.pixels[horizon:] = canvas.pixels[horizon - 1]
     if scene.time == "night":
         for _ in range(rng.integers(14, 26)):
@@ -332,7 +332,7 @@ def _paint_hills(canvas, scene, horizon):
 def _paint_sea(canvas, scene, horizon, disc_x):
     """The water with its waves and, under a disc, the reflection."""
     rng = canvas.rng
-    water = _column([canvas.jittered(stop, 5) for stop in _SEA_COLOURS[scene.time]], SIZE - horizon)
+    water = column([canvas.jittered(stop, 5) for stop in _SEA_COLOURS[scene.time]], SIZE - horizon)
     area = canvas.pixels[horizon:]
     area[:] = water[:, None]
     bright = np.asarray(_DISC_COLOURS.get((scene.sky, scene.time), (255, 255, 255)), np.float32)
