@@ -23,9 +23,15 @@ import scene as scenes
 RING = 4  # pixels at the picture's edge that show background only
 GRID = 32  # side of the grid on which shapes are compared
 MIN_AREA = 110  # pixels of the smallest thing worth a name
+MIN_SPOT = 24  # pixels of the smallest sun or moon
 SIZE_LIMITS = (16.4, 24.2)  # radius in pixels between small, medium and large
 _SEED_CONTRAST = 30.0  # RGB distance from the background at which a thing begins to be looked for
 _SURE_CONTRAST = 42.0  # and that some of it must reach
+_PATTERN_DEPTH = 8.0  # RGB levels by which a pattern's tints differ from their surroundings, at least
+_GRADIENT_RISE = 26.0  # RGB levels from one side to the other that make a gradient
+_WAYS = ((1, 0), (0, 1), (1, 1), (-1, 1))  # directions (x, y) in which stripes can run
+_LIGHTNESS = np.array((0.30, 0.59, 0.11), np.float32)
+_INKED = 0.6  # lightness of an outline, as a share of what it runs along, at most
 _SAMPLE = 29  # every so many background pixels are enough to name its colour
 _CENTRAL = 12.0  # pixels from the picture's centre that still count as its middle
 
@@ -42,11 +48,22 @@ class Seen:
     radius: float
 
 
-def _blurred(pixels):
-    """Mean over 3x3 pixels of [rows, columns, 3]."""
-    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)), "edge")
-    rows = padded[:-2] + padded[1:-1] + padded[2:]
-    return (rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]) / 9
+@dataclass(frozen=True)
+class Sight:
+    """What is on a picture of objects: the things, largest first, what is behind them, whether they are outlined."""
+
+    things: tuple
+    background: str
+    pattern: str
+    outlined: bool
+
+
+def _blurred(pixels, reach=1):
+    """Mean over (2 reach + 1) squared pixels of [rows, columns, ...]."""
+    side = 2 * reach + 1
+    padded = np.pad(pixels, ((reach, reach), (reach, reach)) + ((0, 0),) * (pixels.ndim - 2), "edge")
+    rows = sum(padded[k:k + len(pixels)] for k in range(side))
+    return sum(rows[:, k:k + pixels.shape[1]] for k in range(side)) / side ** 2
 
 
 def labelled(mask):
@@ -218,18 +235,93 @@ def _seen_thing(pixels, contrast, region):
     return Seen(shape, colour, size, (columns[0] + columns[-1] + 1) / 2, (rows[0] + rows[-1] + 1) / 2, radius)
 
 
+def _outer_regions(mask):
+    """The large regions of a mask with their holes closed, less those that lie in a hole of another."""
+    labels, count = labelled(mask)
+    areas = np.bincount(labels.ravel(), minlength=count + 1)
+    regions = sorted((_filled(labels == k) for k in range(1, count + 1) if areas[k] >= MIN_AREA),
+                     key=lambda region: -region.sum())
+    outer = []
+    for region in regions:
+        if not any((region & other).any() for other in outer):
+            outer.append(region)
+    return outer
+
+
+def _leaning(values, where):
+    """Values [rows, columns] less the plane that fits them best at the pixels `where`, and the plane's full rise."""
+    y, x = (np.arange(n) / n - 0.5 for n in values.shape)
+    plane = np.stack(np.broadcast_arrays(1.0, x[None], y[:, None]), 2)
+    slope = np.linalg.lstsq(plane[where], values[where], rcond=None)[0]
+    return values - plane @ slope, float(np.hypot(slope[1], slope[2]))
+
+
+def _tones(pixels, behind):
+    """Position of every pixel [rows, columns] along the colours' widest spread in the background, in RGB levels."""
+    sample = pixels[behind]
+    middle = sample.mean(0)
+    axis = np.linalg.svd(np.cov((sample - middle).T))[0][:, 0]
+    return (pixels - middle) @ axis
+
+
+def _pattern(pixels, behind):
+    """The pattern of the background, which shows at the pixels `behind` of the mask."""
+    tones = _tones(pixels, behind)
+    level, rise = _leaning(tones, behind)
+    light = level > (np.percentile(level[behind], 4) + np.percentile(level[behind], 96)) / 2
+    local = level - _blurred(level * behind, 15) / np.maximum(_blurred(behind * 1.0, 15), 1e-3)
+    if np.abs(local[behind]).mean() < _PATTERN_DEPTH:
+        return "gradient" if rise > _GRADIENT_RISE else "plain"
+    share = light[behind].mean()
+    if min(share, 1 - share) < 0.37:
+        return "dots"
+    return "stripes" if min(_disagreement(light, behind, *way) for way in _WAYS) < 0.25 else "checkerboard"
+
+
+def _disagreement(light, behind, dx, dy):
+    """Share of pixels whose tint differs from the tints some steps away in one direction."""
+    different = total = 0
+    for steps in (4, 8, 12, 16):
+        x, y = dx * steps, dy * steps
+        rows, columns = light.shape
+        here = (slice(0, rows - y), slice(max(0, -x), columns - max(0, x)))
+        there = (slice(y, rows), slice(max(0, x), columns + min(0, x)))
+        both = behind[here] & behind[there]
+        different += ((light[here] != light[there]) & both).sum()
+        total += both.sum()
+    return different / max(1, total)
+
+
+def _is_outlined(light, region, behind):
+    """Whether a line much darker than the region's core and than `behind` runs along its edge; lightness throughout."""
+    ring = _blurred(region * 1.0, 2) > 0.1
+    core = float(np.median(light[_core(region)]))
+    darkest = np.inf
+    for _ in range(7):
+        inner = _eroded(ring)
+        shell = ring & ~inner
+        if shell.sum() < 20:
+            break
+        darkest = min(darkest, float(np.median(light[shell])))
+        ring = inner
+    return darkest < _INKED * min(core, behind)
+
+
 def see(picture):
-    """What is on a picture uint8 [128, 128, 3]: (things, largest first, and the background's colour)."""
+    """The Sight of a picture uint8 [128, 128, 3]."""
     sharp = np.asarray(picture, np.float32)
     pixels = _blurred(sharp)
     contrast = _contrast(pixels, _common_colours(_border(pixels)))
-    labels, count = labelled(contrast > _SEED_CONTRAST)
-    areas = np.bincount(labels.ravel(), minlength=count + 1)
-    regions = [labels == k for k in range(1, count + 1) if areas[k] >= MIN_AREA]
-    things = [thing for thing in (_seen_thing(pixels, contrast, _filled(region)) for region in regions) if thing]
-    behind = pixels[contrast <= max(_SEED_CONTRAST, np.percentile(contrast, 5))]
-    background = _background_colour(behind[::_SAMPLE])
-    return sorted(things, key=lambda thing: -thing.radius), background
+    regions = _outer_regions(contrast > _SEED_CONTRAST)
+    things = [thing for thing in (_seen_thing(pixels, contrast, region) for region in regions) if thing]
+    behind = contrast <= max(_SEED_CONTRAST, np.percentile(contrast, 5))
+    background = _background_colour(pixels[behind][::_SAMPLE])
+    clear = _blurred(~behind * 1.0, 3) < 0.02
+    pattern = _pattern(pixels, clear if clear.any() else behind)
+    light = sharp @ _LIGHTNESS
+    darkest = float(np.percentile(light[behind], 10))
+    outlined = any(_is_outlined(light, region, darkest) for region in regions)
+    return Sight(tuple(sorted(things, key=lambda thing: -thing.radius)), background, pattern, outlined)
 
 
 def stands(relation, first, second):
@@ -254,10 +346,12 @@ def place_of(thing):
 
 def see_landscape(picture):
     """What a landscape shows: dict of time, sky ('' where neither sun nor moon is seen) and ground."""
-    pixels = _blurred(np.asarray(picture, np.float32))
+    sharp = np.asarray(picture, np.float32)
+    pixels = _blurred(sharp)
     time = _time_of_day(pixels)
     near = np.median(pixels[104:].reshape(-1, 3), 0)
-    return {"time": time, "sky": _sky_object(pixels, time), "ground": "sea" if near[2] - near[1] > 10 else "hills"}
+    sky = _sky_object(sharp if time == "night" else pixels, time)  # blur would drown a thin moon between outlines
+    return {"time": time, "sky": sky, "ground": "sea" if near[2] - near[1] > 10 else "hills"}
 
 
 def _time_of_day(pixels):
@@ -284,7 +378,7 @@ def _sky_object(pixels, time):
             spot &= green - usual[..., 1] > 22
     labels, count = labelled(spot)
     areas = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    return name if areas.size and areas.max() >= 30 else ""
+    return name if areas.size and areas.max() >= MIN_SPOT else ""
 
 
 @dataclass(frozen=True)
@@ -292,6 +386,7 @@ class Verdict:
     """What a picture got right of what was named; None where nothing was named.
 
     colour, shape, size: one answer for every named shape, in their order. count: as many things as were named.
+    style: of objects only, and only whether they are outlined; flat and watercolor are not told apart.
     """
 
     colour: tuple = ()
@@ -301,13 +396,16 @@ class Verdict:
     place: bool = None
     relation: bool = None
     background: bool = None
+    pattern: bool = None
+    style: bool = None
     time: bool = None
     sky: bool = None
     ground: bool = None
 
     def right(self):
         """Whether everything that was named and can be judged is on the picture."""
-        single = (self.count, self.place, self.relation, self.background, self.time, self.sky, self.ground)
+        single = (self.count, self.place, self.relation, self.background, self.pattern, self.style, self.time,
+                  self.sky, self.ground)
         return False not in self.colour + self.shape + self.size + single
 
 
@@ -321,8 +419,8 @@ def _judge_landscape(picture, named):
     return Verdict(**{part: _agrees(getattr(named, part), seen[part]) for part in ("time", "sky", "ground")})
 
 
-def _judge_arrangement(named, things, background):
-    """The verdict where things[i], None for a missing one, is taken for named.objects[i]."""
+def _judge_arrangement(named, things, sight):
+    """The verdict on a Sight where things[i], None for a missing one, is taken for named.objects[i]."""
     def answers(part):
         return tuple(_agrees(getattr(want, part), getattr(got, part, "")) for want, got in zip(named.objects, things))
 
@@ -331,8 +429,10 @@ def _judge_arrangement(named, things, background):
         place = things[0] is not None and place_of(things[0]) == named.place
     if named.relation:
         relation = None not in things and stands(named.relation, *things)
-    return Verdict(answers("colour"), answers("shape"), answers("size"), place=place, relation=relation,
-                   background=_agrees(named.background, background))
+    style = None if named.style is None else sight.outlined == (named.style == "outline")
+    return Verdict(answers("colour"), answers("shape"), answers("size"), place=place, relation=relation, style=style,
+                   background=_agrees(named.background, sight.background),
+                   pattern=_agrees(named.pattern, sight.pattern))
 
 
 def judge(picture, named):
@@ -342,13 +442,12 @@ def judge(picture, named):
     """
     if named.kind == "landscape":
         return _judge_landscape(picture, named)
-    things, background = see(picture)
+    sight = see(picture)
     wanted = len(named.objects)
-    candidates = things[:4] + [None] * max(0, wanted - len(things))
-    verdicts = [_judge_arrangement(named, order, background)
-                for order in itertools.permutations(candidates, wanted)]
+    candidates = sight.things[:4] + (None,) * max(0, wanted - len(sight.things))
+    verdicts = [_judge_arrangement(named, order, sight) for order in itertools.permutations(candidates, wanted)]
     best = max(verdicts, key=lambda v: (sum(v.colour) + sum(v.shape), v.relation is not False, v.place is not False))
-    return replace(best, count=len(things) == wanted)
+    return replace(best, count=len(sight.things) == wanted)
 
 
 def all_of(scene):
