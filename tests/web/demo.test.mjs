@@ -2,7 +2,8 @@
 // models that the studio brings along.
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { demoModels, Studio } from '../e2e/studio.mjs';
+import { assertRedOnBlue } from '../e2e/picture.mjs';
+import { demoModels, Studio, until } from '../e2e/studio.mjs';
 import { accessibility, PHONE, shot, startBrowser } from './browser.mjs';
 import { makeMock } from './mock-server.mjs';
 
@@ -118,6 +119,45 @@ describe('the real programs with the demo models', { skip: shipped.missing }, ()
     await page.getByRole('button', { name: 'Undo' }).waitFor();
     await page.getByRole('button', { name: 'Magic Wand' }).waitFor();
     assert.ok((await prompt.inputValue()).length > said[0].length, await prompt.inputValue());
+    clean(page);
+  });
+
+  it('a red circle on a blue background is that: after a crash, and through the wand', async () => {
+    const page = await browser.open(studio.base);
+    page.setDefaultTimeout(60_000);
+    const prompt = page.getByLabel('Prompt', { exact: true });
+    const newest = async () => (await studio.get('/v1/history/images?limit=1')).data[0];
+    async function generate({ during = async () => {}, anywhere = false } = {}) {
+      const had = (await newest())?.id;
+      await page.getByRole('button', { name: 'Generate' }).click();
+      await during();
+      const picture = await until('a new picture', async () => {
+        const p = await newest();
+        return p && p.id !== had && p;
+      });
+      await page.locator(`img[src="${picture.url}"]`).first().waitFor();
+      assertRedOnBlue(Buffer.from(await (await fetch(studio.base + picture.url)).arrayBuffer()), { anywhere });
+      return picture;
+    }
+    await prompt.fill('a red circle on a blue background');
+    await page.getByLabel('Seed', { exact: true }).fill('7');
+    await generate();
+    await generate({
+      during: async () => {
+        await page
+          .getByTestId('step')
+          .filter({ hasText: /step ([3-9]|1\d)\// })
+          .waitFor();
+        await studio.kill('sd');
+        await page.locator('.toast.error').first().waitFor();
+      },
+    });
+    await page.getByRole('button', { name: 'Magic Wand' }).click();
+    await page.getByRole('button', { name: 'Undo' }).waitFor();
+    await page.getByRole('button', { name: 'Magic Wand' }).waitFor();
+    const { prompt: written } = await generate({ anywhere: true }); // the wand may have said where
+    assert.match(written, /\bred\b/);
+    assert.notEqual(written, 'a red circle on a blue background');
     await shot(page, 'real-demo-wand');
     clean(page);
   });
