@@ -33,8 +33,8 @@ typedef struct job {
     sampler_state state;
 
     checkpoint_scope scope;
-    int64_t checkpoint_ms; /* when the last one was written */
-    bool checkpoint_failed;
+    int64_t checkpoint_ms;  /* when the last one was written */
+    bool checkpoint_failed; /* the last one could not be */
 } job;
 
 static latent as_latent(const job *j, float *data) {
@@ -168,17 +168,16 @@ static void show_preview(job *j, const sampler_state *s) {
     image_free(&small);
 }
 
-/* A checkpoint that cannot be written is no reason to stop the picture. */
+/* A checkpoint that cannot be written is no reason to stop the picture: the one before stays, and the next step that is
+ * due tries again, for there may be room on the disk by then. */
 static void write_checkpoint(job *j, const sampler_state *s) {
     const char *path = j->r.params->checkpoint;
     err e;
-    if (!path || j->checkpoint_failed) return;
-    if (checkpoint_save(path, &j->scope, j->at.image, s, &e)) {
-        j->checkpoint_ms = clock_mono_ms();
-        return;
-    }
-    log_warn("diffusion", "no checkpoints for this job: %s", e.msg);
-    j->checkpoint_failed = true;
+    if (!path) return;
+    bool ok = checkpoint_save(path, &j->scope, j->at.image, s, &e);
+    if (!ok && !j->checkpoint_failed) log_warn("diffusion", "no checkpoint for now: %s", e.msg);
+    j->checkpoint_failed = !ok;
+    j->checkpoint_ms = clock_mono_ms();
 }
 
 static bool on_step(void *ctx, const sampler_state *s, err *e) {

@@ -427,6 +427,39 @@ static void a_foreign_checkpoint_is_ignored(void **state) {
     free(path);
 }
 
+/* The folder of the checkpoints comes only after some steps, as room on a full disk does. */
+typedef struct late_folder {
+    const char *dir, *checkpoint;
+    int steps;
+    bool before, after; /* a checkpoint was there */
+} late_folder;
+
+static void make_folder_late(void *ctx, const diffusion_progress *p) {
+    late_folder *l = ctx;
+    if (p->phase != DIFFUSION_SAMPLING || p->step == 0) return;
+    if (p->step <= 2) l->before |= path_exists(l->checkpoint);
+    if (p->step == 2) assert_true(path_make_dirs(l->dir, NULL));
+    l->after |= path_exists(l->checkpoint);
+}
+
+static void checkpoints_are_tried_again(void **state) {
+    (void)state;
+    char *dir = str_fmt("/tmp/mysti-late-%d", (int)getpid()), *path = path_join(dir, "c");
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    diffusion_params p = small_params();
+    p.checkpoint = path;
+    p.checkpoint_ms = 0;
+    late_folder l = {.dir = dir, .checkpoint = path};
+    const diffusion_events events = {.ctx = &l, .progress = make_folder_late};
+    err e = {0};
+    if (!diffusion_generate(d, &p, &events, NULL, &e)) fail_msg("%s", e.msg);
+    assert_true(p.steps > 3 && !l.before && l.after);
+    diffusion_close(d);
+    rmdir(dir);
+    free(path);
+    free(dir);
+}
+
 static bool refuse_picture(void *ctx, int index, uint64_t seed, const image *picture, err *e) {
     (void)ctx, (void)index, (void)seed, (void)picture;
     return err_set(e, ERR_IO, "disk full");
@@ -628,6 +661,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(cancel_is_quick_and_harmless),
         cmocka_unit_test(resumed_work_is_bit_identical),
         cmocka_unit_test(a_foreign_checkpoint_is_ignored),
+        cmocka_unit_test(checkpoints_are_tried_again),
         cmocka_unit_test(the_callers_failure_ends_the_call),
         cmocka_unit_test(parameters_are_checked_by_name),
         cmocka_unit_test(bad_files_are_refused),
