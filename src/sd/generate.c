@@ -49,8 +49,7 @@ static void tell_picture(run *r, int index, const output_file *f, const char *pa
     buf_printf(b, "{\"event\":\"image\",\"index\":%d,\"seed\":%llu,\"file\":", index,
                (unsigned long long)(r->params.seed + (uint64_t)index));
     json_quote(b, f->name);
-    buf_puts(b, ",\"thumb\":");
-    json_quote(b, f->thumb);
+    json_write_member(b, "thumb", f->thumb[0] ? f->thumb : NULL);
     buf_printf(b, ",\"width\":%d,\"height\":%d,\"bytes\":%zu,\"parameters\":", f->width, f->height, f->bytes);
     json_quote(b, parameters);
     buf_putc(b, '}');
@@ -63,7 +62,8 @@ static void tell_earlier(run *r, int upto) {
     for (int i = r->told_pictures; i < upto; i++) {
         output_file f = {0};
         output_names(&r->target, i, &f);
-        char *path = path_join(r->target.dir, f.name);
+        char *path = path_join(r->target.dir, f.name), *thumb = path_join(r->target.dir, f.thumb);
+        if (!path_exists(thumb)) f.thumb[0] = 0;
         image_format format;
         buf file, text;
         buf_init(&file, INIT_FILE_MAX);
@@ -75,6 +75,7 @@ static void tell_earlier(run *r, int upto) {
         }
         buf_free(&text);
         buf_free(&file);
+        free(thumb);
         free(path);
     }
 }

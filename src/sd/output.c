@@ -1,6 +1,7 @@
 #include "sd/output.h"
 
 #include "base/file.h"
+#include "base/log.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "diffusion/image/metadata.h"
@@ -59,10 +60,14 @@ bool output_write_picture(const output_target *t, int index, const image *pictur
 bool output_write(const output_target *t, int index, const image *picture, const char *parameters, output_file *out,
                   err *e) {
     char *thumbs = path_join(t->dir, ".thumbs");
-    bool ok = path_make_dirs(thumbs, e) && output_write_picture(t, index, picture, parameters, out, e) &&
-              write_thumb(t->dir, out->thumb, picture, e);
+    err why = {0};
+    path_make_dirs(thumbs, NULL); /* where it fails, writing there fails */
     free(thumbs);
-    return ok;
+    if (!output_write_picture(t, index, picture, parameters, out, e)) return false;
+    if (write_thumb(t->dir, out->thumb, picture, &why)) return true;
+    log_warn("sd", "'%s' has no thumbnail: %s", out->name, why.msg);
+    out->thumb[0] = 0;
+    return true;
 }
 
 void output_parameters(const output_origin *o, buf *out) {

@@ -19,7 +19,7 @@ typedef struct output_target {
 /* What was written; names are relative to the target's folder. */
 typedef struct output_file {
     char name[240];
-    char thumb[256]; /* ".thumbs/<stem>.webp", longest side 256 */
+    char thumb[256]; /* ".thumbs/<stem>.webp", longest side 256; "" when there is none */
     int width, height;
     size_t bytes;
 } output_file;
@@ -31,7 +31,7 @@ void output_names(const output_target *t, int index, output_file *out);
 bool output_write_picture(const output_target *t, int index, const image *picture, const char *parameters,
                           output_file *out, err *e);
 
-/* The same, and the thumbnail. */
+/* The same, and the thumbnail; a picture is whole without one, so that its failure is only a line in the log. */
 bool output_write(const output_target *t, int index, const image *picture, const char *parameters, output_file *out,
                   err *e);
 

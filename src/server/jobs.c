@@ -39,6 +39,7 @@ typedef struct picture {
     history_picture p;
     char *file, *thumb, *parameters; /* behind p's pointers */
     image_params params;
+    bool alerted;         /* that it could not be recorded */
     struct picture *next; /* in jobs.unrecorded */
 } picture;
 
@@ -274,6 +275,15 @@ static void publish_picture(picture *p, int64_t id, bool fresh, const char *json
     if (j) let_go(q, j);
 }
 
+static void alert_unrecorded(jobs *q, picture *p, const err *why) {
+    char message[400], name[24];
+    snprintf(message, sizeof message, "The picture '%s' is not in the history: %s%s", p->p.file, why->msg,
+             why->code == ERR_FORMAT ? "" : ". It is tried again by itself.");
+    snprintf(name, sizeof name, "j-%lld", (long long)p->p.job);
+    events_alert(q->events, "error", "history_failed", NULL, name, message);
+    p->alerted = true;
+}
+
 static void on_recorded(void *ctx, const err *why, int64_t id, bool fresh, const char *json, size_t len) {
     picture *p = ctx;
     jobs *q = p->q;
@@ -282,10 +292,7 @@ static void on_recorded(void *ctx, const err *why, int64_t id, bool fresh, const
         picture_free(p);
         return;
     }
-    char message[400], name[24];
-    snprintf(message, sizeof message, "The picture '%s' is not in the history: %s", p->p.file, why->msg);
-    snprintf(name, sizeof name, "j-%lld", (long long)p->p.job);
-    events_alert(q->events, "error", "history_failed", NULL, name, message);
+    if (!p->alerted) alert_unrecorded(q, p, why);
     if (why->code == ERR_FORMAT || q->closing) { /* a name that will never be accepted */
         job *j = find(q, p->p.job);
         if (j) job_drop_result(j, p->p.file);

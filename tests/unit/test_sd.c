@@ -180,6 +180,21 @@ static void pictures_carry_their_parameters(void **state) {
         free(path);
         free(thumb);
     }
+    /* A thumbnail that cannot be written costs nobody the picture. */
+    char *no_folder = path_join(dir, ".thumbs");
+    rmdir(no_folder);
+    FILE *in_the_way = fopen(no_folder, "w");
+    assert_non_null(in_the_way);
+    fclose(in_the_way);
+    output_target t = {.dir = dir, .stem = "p", .count = 1, .format = IMAGE_PNG};
+    output_file without;
+    assert_true(output_write(&t, 0, &picture, "", &without, NULL));
+    assert_string_equal(without.thumb, "");
+    char *alone = path_join(dir, without.name);
+    assert_int_equal(unlink(alone), 0);
+    unlink(no_folder);
+    free(alone);
+    free(no_folder);
     output_target nowhere = {.dir = "/proc/none", .stem = "p", .count = 1, .format = IMAGE_PNG};
     output_file f;
     err e = {0};
@@ -187,10 +202,7 @@ static void pictures_carry_their_parameters(void **state) {
     assert_true(e.msg[0] != 0);
     image_free(&picture);
     buf_free(&text);
-    char *thumbs = path_join(dir, ".thumbs");
-    rmdir(thumbs);
     rmdir(dir);
-    free(thumbs);
     free(dir);
 }
 
