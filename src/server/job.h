@@ -44,6 +44,7 @@ typedef struct job {
     double decode_ms;       /* of the last picture; 0: unknown */
     int64_t phase_since_ms; /* monotonic */
     bool saved;             /* over, and its row says so */
+    bool save_failed;       /* the last time: the log has it */
     job_result *results;
     size_t result_count;
 } job;

@@ -176,9 +176,11 @@ static void let_go(jobs *q, job *j) {
 static void saved(void *arg) {
     save *s = arg;
     jobs *q = s->q;
-    if (s->why.code) log_error("jobs", "j-%lld is not saved: %s", (long long)s->state.id, s->why.msg);
+    job *j = find(q, s->state.id);
+    if (s->why.code && !(j && j->save_failed))
+        log_error("jobs", "j-%lld is not saved: %s", (long long)s->state.id, s->why.msg);
+    if (j) j->save_failed = s->why.code != 0;
     if (job_is_over(s->state.status)) {
-        job *j = find(q, s->state.id);
         if (s->why.code) {
             arm_retry(q);
         } else if (j) {

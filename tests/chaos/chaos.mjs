@@ -7,17 +7,19 @@
 //
 // A job or stream is hurt at most once at a time: two deaths of one job are poison by design (docs/supervision.md).
 // Text is compared one stream at a time, because a batch of several rounds differently.
-import { existsSync, readFileSync, readdirSync } from 'node:fs'
+// The full disk is a small one of its own that holds pictures and data; without the rights for it, it is left out.
+import { cpSync, existsSync, readFileSync, readdirSync } from 'node:fs'
 import { createHash } from 'node:crypto'
 import { execFileSync } from 'node:child_process'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
+import { SmallDisk } from '../e2e/small_disk.mjs'
 import { Studio, isAlive, readChat, sleep, until } from '../e2e/studio.mjs'
 
 const { values: opt } = parseArgs({ options: { seed: { type: 'string', default: '1' }, seconds: { type: 'string' }, kills: { type: 'string' }, mix: { type: 'string' } } })
 const limitMs = opt.seconds ? Number(opt.seconds) * 1000 : opt.kills ? Infinity : 20000
 const limitKills = Number(opt.kills ?? Infinity)
-const MIX = { 'kill-sd': 44, 'kill-llm': 44, segv: 5, stop: 1, server: 2, vanish: 4, rlimit: 1 }
+const MIX = { 'kill-sd': 44, 'kill-llm': 44, segv: 5, stop: 1, server: 2, vanish: 4, rlimit: 1, full: 2 }
 if (opt.mix) {
   for (const k in MIX) MIX[k] = 0
   for (const part of opt.mix.split(',')) {
@@ -50,18 +52,26 @@ const PICTURES = [
 const talk = { messages: [{ role: 'user', content: 'tell me a story' }], max_tokens: 250, ignore_eos: true, stream: true }
 const TALKS = [{ ...talk, temperature: 0 }, { ...talk, temperature: 1, seed: 1 }, { ...talk, temperature: 0.7, seed: 2, max_tokens: 400 }, { ...talk, temperature: 1, seed: 3, stream: false }]
 
-const n = { 'kill-sd': 0, 'kill-llm': 0, segv: 0, stop: 0, server: 0, vanish: 0, rlimit: 0, jobs: 0, pictures: 0, streams: 0, requests: 0, cut: 0, refused: 0, poison: 0, lost: 0, different: 0 }
+const disk = MIX.full ? await SmallDisk.mount(64).catch((e) => console.log(`skipped: no full disks, for no small one can be mounted here (${e.message})`)) : null
+if (!disk) MIX.full = 0
+
+const n = { 'kill-sd': 0, 'kill-llm': 0, segv: 0, stop: 0, server: 0, vanish: 0, rlimit: 0, full: 0, no_room: 0, jobs: 0, pictures: 0, streams: 0, requests: 0, cut: 0, refused: 0, poison: 0, lost: 0, different: 0 }
 const kills = () => n['kill-sd'] + n['kill-llm'] + n.segv + n.stop + n.server + n.rlimit
 const complain = (kind, text) => { n[kind]++; console.log(`${kind.toUpperCase()}: ${text}`) }
 const hash = (bytes) => createHash('sha256').update(bytes).digest('hex').slice(0, 16)
 
-let s = await Studio.start()
+let s = await Studio.start({ disk })
 const { dir, port } = s
+const filesAt = disk?.seen ?? dir // where the pictures and the data are, for us
 const pids = new Set([s.process.pid])
 let over = false, down = false, serverLives = 1
 const hurt = { sd: false, llm: false } // the work under way has seen a death already
 let rssFirst = 0, rssGrowth = 0
 const limited = new Set() // workers that were given too little memory, whose jobs may fail of it
+
+const spells = [] // {from, to}: when the disk was full
+/** The error says that there is no room, and there was none then. */
+const isForWantOfRoom = (message, at) => /disk is full|no space left/i.test(message) && spells.some((f) => f.from <= at && at <= f.to)
 
 const rss = (pid) => Number(readFileSync(`/proc/${pid}/status`, 'utf8').match(/VmRSS:\s+(\d+)/)?.[1] ?? 0) / 1024
 
@@ -115,6 +125,7 @@ async function judge(id, which) {
   hurt.sd = false
   if (end.status === 'failed' && /died 2 times/.test(end.error.message)) { n.poison++; return }
   if (end.status === 'failed' && limited.size && /memory|alloc/i.test(end.error.message)) { n.refused++; return }
+  if (end.status === 'failed' && isForWantOfRoom(end.error.message, end.finished_ms)) { n.no_room++; return }
   if (end.status !== 'done') return complain('lost', `${id}: ${end.status} ${JSON.stringify(end.error)}`)
   n.pictures += end.results.length
   if (await hashesOf(end) !== wantPictures[which]) complain('different', `${id}, request ${which}`)
@@ -124,7 +135,11 @@ async function imageLoad() {
   const pending = []
   while (!over) {
     const which = Math.floor(random() * PICTURES.length)
-    const job = await patiently(() => s.post('/v1/jobs', PICTURES[which], 202)).catch((e) => complain('lost', `a job was refused: ${e.message}`))
+    const asked = Date.now()
+    const job = await patiently(() => s.post('/v1/jobs', PICTURES[which], 202)).catch((e) => {
+      if (isForWantOfRoom(e.message, asked) || isForWantOfRoom(e.message, Date.now())) n.no_room++
+      else complain('lost', `a job was refused: ${e.message}`)
+    })
     if (!job) { await sleep(200); continue }
     pending.push(judge(job.id, which))
     if (pending.length >= 2) await pending.shift()
@@ -151,20 +166,38 @@ async function textLoad() {
 
 // ---- harm -----------------------------------------------------------------------------------------------------------
 
+async function killServer(meanwhile = () => {}) {
+  down = true
+  serverLives++
+  rssGrowth = Math.max(rssGrowth, rss(s.process.pid) - rssFirst)
+  s.process.kill('SIGKILL')
+  await s.exited
+  meanwhile()
+  s = await Studio.start({ dir, port, disk, wait: false })
+  pids.add(s.process.pid)
+  await until('the server is back', () => s.health().catch(() => null))
+  down = false
+  n.server++
+}
+
+/** No room for a while, in which other things may happen as well. */
+async function fillDisk() {
+  const spell = { from: Date.now(), to: Infinity }, end = spell.from + 200 + random() * 1500
+  const also = pick(['nothing', 'nothing', 'kill-sd', 'kill-llm', 'server'])
+  spells.push(spell)
+  n.full++
+  disk.fill()
+  await sleep(random() * 200)
+  if (also.startsWith('kill')) await harm(also)
+  for (; Date.now() < end; await sleep(20)) disk.fill() // workers remove what they could not finish
+  if (also === 'server') await killServer(() => disk.makeRoom())
+  disk.makeRoom()
+  spell.to = Date.now()
+}
+
 async function harm(action) {
-  if (action === 'server') {
-    down = true
-    serverLives++
-    rssGrowth = Math.max(rssGrowth, rss(s.process.pid) - rssFirst)
-    s.process.kill('SIGKILL')
-    await s.exited
-    s = await Studio.start({ dir, port, wait: false })
-    pids.add(s.process.pid)
-    await until('the server is back', () => s.health().catch(() => null))
-    down = false
-    n.server++
-    return
-  }
+  if (action === 'server') return killServer()
+  if (action === 'full') return fillDisk()
   if (action === 'vanish') {
     const abort = new AbortController()
     const gone = s.request('POST', '/v1/images/generations', { ...PICTURES[0], type: undefined }, { signal: abort.signal }).catch(() => 0)
@@ -218,10 +251,10 @@ for (let page = { next: '' }; page.next !== null;) {
 }
 if (new Set(files).size !== files.length) complain('different', 'a picture is in the history twice')
 if (files.length !== done) complain('lost', `${files.length} pictures in the history, ${done} in the jobs`)
-for (const f of files) if (!existsSync(join(dir, 'outputs', f))) complain('lost', `no file for ${f}`)
-const odd = readdirSync(join(dir, 'outputs')).filter((f) => f !== '.thumbs' && !files.includes(f))
+for (const f of files) if (!existsSync(join(filesAt, 'outputs', f))) complain('lost', `no file for ${f}`)
+const odd = readdirSync(join(filesAt, 'outputs')).filter((f) => f !== '.thumbs' && !files.includes(f))
 if (odd.length) complain('different', `files that are not in the history: ${odd.join(', ')}`)
-const left = readdirSync(join(dir, 'data/checkpoints'))
+const left = readdirSync(join(filesAt, 'data/checkpoints'))
 if (left.length) complain('different', `left in the checkpoints: ${left.join(', ')}`)
 rssGrowth = Math.max(rssGrowth, rss(s.process.pid) - rssFirst)
 if (rssGrowth > 64) complain('different', `the server grew by ${rssGrowth.toFixed(0)} MB`)
@@ -237,12 +270,16 @@ console.log(`
 | clients that vanished | ${n.vanish} |
 | jobs, pictures | ${n.jobs}, ${n.pictures}; in the history ${files.length} |
 | streams, other text requests | ${n.streams}, ${n.requests}; cut by the server's own death ${n.cut} |
-| failed with the true reason | poison ${n.poison}, out of memory ${n.refused} |
+| times without room on the disk | ${disk ? n.full : 'left out'} |
+| failed with the true reason | poison ${n.poison}, out of memory ${n.refused}, no room ${n.no_room} |
 | lost | ${n.lost} |
 | different | ${n.different} |
 | growth of the server | ${rssGrowth.toFixed(1)} MB |
 `)
-if (n.lost || n.different) {
+const bad = n.lost || n.different
+if (bad && disk) cpSync(disk.seen, join(dir, 'disk'), { recursive: true })
+await disk?.close()
+if (bad) {
   console.log(`kept for a look: ${dir}`)
   process.exit(1)
 }

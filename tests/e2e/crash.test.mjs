@@ -5,6 +5,7 @@ import { execFileSync } from 'node:child_process'
 import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { SmallDisk } from './small_disk.mjs'
 import { Studio, isAlive, readChat, sleep, sse, tinyModels, until } from './studio.mjs'
 
 const MODEL = 'tiny-sd1-f16.safetensors', LLM = 'tiny-llm-f16.gguf'
@@ -423,6 +424,49 @@ test('no room for pictures, and then none for the database: clear errors, and bo
     limit(a.process.pid, 'unlimited')
     assert.equal((await a.jobEnd((await submit(a, quick)).id)).status, 'done')
   } finally { await a.cleanup() }
+})
+
+test('a full disk: jobs that run go on, a killed worker and a killed server lose nothing, text is not concerned', async (t) => {
+  const disk = await SmallDisk.mount(16).catch((e) => t.skip(`no small disk can be mounted here: ${e.message}`))
+  if (!disk) return
+  let a = await Studio.start({ disk })
+  try {
+    await a.loadImageModel()
+    await a.loadLlm()
+    const reference = await pictures(a, await a.jobEnd((await submit(a, slow)).id))
+    const job = await submit(a, slow)
+    await until('sampling', async () => await stepOf(a, job.id) >= 2)
+    disk.fill()
+    await a.kill('sd')
+    const refused = await a.request('POST', '/v1/jobs', { type: 'txt2img', ...quick })
+    assert.ok(refused.status >= 500, `status ${refused.status}`)
+    assert.match((await refused.json()).error.message, /disk is full/)
+    await prove(a, 'llm')
+    await until('taken up again', async () => { const j = await a.get(`/v1/jobs/${job.id}`); return j.attempts === 2 && j.step >= 1 })
+    disk.makeRoom()
+    const end = await a.jobEnd(job.id)
+    assert.deepEqual([end.status, end.error], ['done', null])
+    assert.ok((await pictures(a, end))[0].equals(reference[0]))
+
+    const late = await submit(a, slow), next = await submit(a, quick)
+    await until('sampling', async () => await stepOf(a, late.id) >= 2)
+    disk.fill()
+    a.process.kill('SIGKILL')
+    await a.exited
+    a = await Studio.start({ dir: a.dir, port: a.port, disk, wait: false })
+    await until('it answers on a full disk as well', () => a.health().catch(() => null))
+    disk.makeRoom()
+    for (const j of [late, next]) assert.equal((await a.jobEnd(j.id)).status, 'done')
+    assert.ok((await pictures(a, await a.get(`/v1/jobs/${late.id}`)))[0].equals(reference[0]))
+    const h = await a.get('/v1/history/images?limit=100')
+    assert.deepEqual([h.total, new Set(h.data.map((e) => e.file)).size], [4, 4])
+    assert.deepEqual(strangers(join(disk.seen, 'outputs')), [], 'no half a file')
+    assert.deepEqual(readdirSync(join(disk.seen, 'data')).filter((f) => f.includes('corrupt')), [], 'the database is the old one')
+  } finally {
+    if (!a.exit) { a.process.kill('SIGKILL'); await a.exited }
+    await disk.close()
+    await a.cleanup()
+  }
 })
 
 test('no server or worker was left behind by these tests', async () => {

@@ -68,7 +68,7 @@ const procStat = (pid) => { try { return readFileSync(`/proc/${pid}/stat`, 'utf8
 
 export class Studio {
   /** opts: args (more options), dir (keep using this folder), models (false: none of the tiny ones), link ({name in the
-   *  model folder: file}), wait (false: don't) */
+   *  model folder: file}), disk (a SmallDisk for outputs and data), wait (false: don't) */
   static async start(opts = {}) {
     const s = new Studio()
     s.dir = opts.dir ?? mkdtempSync(join(tmpdir(), 'mysti-e2e-'))
@@ -86,9 +86,11 @@ export class Studio {
       }
     }
     s.log = ''
-    s.args = ['--listen-port', String(s.port), '--model-dir', s.models, '--output-dir', join(s.dir, 'outputs'),
-      '--data-dir', join(s.dir, 'data'), ...(opts.args ?? [])]
-    s.process = spawn(join(BIN, 'mysti_server'), s.args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...opts.env } })
+    const files = opts.disk?.path ?? s.dir
+    s.args = ['--listen-port', String(s.port), '--model-dir', s.models, '--output-dir', join(files, 'outputs'),
+      '--data-dir', join(files, 'data'), ...(opts.args ?? [])]
+    const [program, ...args] = [...(opts.disk?.launcher ?? []), join(BIN, 'mysti_server'), ...s.args]
+    s.process = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...opts.env } })
     const keep = createWriteStream(join(s.dir, 'server.log'), { flags: 'a' })
     for (const out of [s.process.stdout, s.process.stderr]) out.on('data', (d) => { s.log += d; keep.write(d) })
     s.exited = new Promise((ok) => s.process.on('exit', (code, signal) => { s.exit = { code, signal }; ok(s.exit) }))
