@@ -135,10 +135,14 @@ static void send_job(sd_runner *r) {
 static void on_ready(void *ctx, const err *e) {
     sd_runner *r = ctx;
     r->wait = NULL;
-    if (e)
-        end(r, e);
-    else
+    if (!e) {
         send_job(r);
+        return;
+    }
+    err why = *e;
+    /* Nothing of the job was tried: it goes back to the head of the queue, and waits there with those behind it. */
+    if (workers_view(r->app->workers, WORKER_SD).state == SUP_SAFE_MODE) why.code = ERR_CANCELLED;
+    end(r, &why);
 }
 
 /* A load cannot be taken back: its answer may come for a job that was cancelled since. */

@@ -287,6 +287,28 @@ test('five deaths lead to safe mode, which says why; retry and another model lea
   await s.loadImageModel()
 })
 
+test('safe mode while a job waits for its model: it waits on, and a retry finishes it', async () => {
+  const a = await Studio.start({ args: ['--sd-idle-timeout', '1'] })
+  try {
+    await a.loadImageModel()
+    await until('the model is unloaded for idleness', async () => !(await a.health()).workers.sd.loaded)
+    let last = await a.kill('sd', 'SIGSTOP') // its load is never answered
+    const jobs = [await submit(a, quick), await submit(a, { ...quick, seed: 2 })]
+    await until('the first one waits for the model', async () => (await a.get(`/v1/jobs/${jobs[0].id}`)).status === 'running')
+    await until('safe mode', async () => { // no process comes as far as having its model again
+      const w = (await a.health()).workers.sd
+      if (w.pid && w.pid !== last) { last = w.pid; try { process.kill(w.pid, 'SIGKILL') } catch { /* gone already */ } }
+      return w.state === 'safe_mode'
+    }, 60000)
+    const states = await Promise.all(jobs.map(async (j) => (await a.get(`/v1/jobs/${j.id}`)).status))
+    assert.deepEqual(states, ['interrupted', 'queued'])
+    await until('it runs without a model', async () => (await a.health()).workers.sd.pid)
+    await a.post('/v1/workers/sd/retry')
+    for (const j of jobs) assert.equal((await a.jobEnd(j.id)).status, 'done')
+    assert.equal((await a.get(`/v1/jobs/${jobs[0].id}`)).error, null)
+  } finally { await a.cleanup() }
+})
+
 for (const [what, spoil] of [['disappears', (f) => unlinkSync(f)], ['turns into garbage', (f) => { unlinkSync(f); writeFileSync(f, 'garbage '.repeat(4096)) }]])
   test(`a model that ${what} before it is restored: an alert, and another one can be loaded`, async () => {
     const file = join(s.models, 'spoilt.safetensors')
