@@ -145,6 +145,13 @@ void proc_close(proc *p) {
 
 /* ---- the end ----------------------------------------------------------------------------------------------- */
 
+/* What ggml (a device's memory) and C++ (the machine's) say before they abort. */
+static bool says_out_of_memory(const proc *p) {
+    for (size_t i = 0; i < LAST_LINES && i < p->last_count; i++)
+        if (str_icontains(p->last[i], "out of memory") || str_icontains(p->last[i], "bad_alloc")) return true;
+    return false;
+}
+
 static void on_process_exit(uv_process_t *process, int64_t code, int signal) {
     proc *p = process->data;
     p->running = false;
@@ -157,7 +164,8 @@ static void on_process_exit(uv_process_t *process, int64_t code, int signal) {
         return;
     }
     proc_exit how = {.code = signal ? 0 : code, .signal = signal, .requested = p->requested};
-    how.oom = signal == SIGKILL && !p->requested && proc_os_oom_kills() > p->oom_kills;
+    how.oom = (signal == SIGKILL && !p->requested && proc_os_oom_kills() > p->oom_kills) ||
+              (signal == SIGABRT && says_out_of_memory(p));
     p->on_exit(p->ctx, &how);
 }
 
@@ -284,7 +292,7 @@ const char *proc_describe_exit(const proc_exit *how, char *out, size_t cap) {
     if (how->signal) {
         const char *name = proc_os_signal_name(how->signal);
         snprintf(out, cap, "killed by signal %d%s%s%s%s", how->signal, name ? " (" : "", name ? name : "",
-                 name ? ")" : "", how->oom ? ", probably because the machine ran out of memory" : "");
+                 name ? ")" : "", how->oom ? ", probably because the memory ran out" : "");
     } else if (how->code < 0 || how->code > 0xFFFF) { /* Windows: an NTSTATUS, 0xC0000005 for an access violation */
         snprintf(out, cap, "exit code 0x%08lX", (unsigned long)(how->code & 0xFFFFFFFF));
     } else {

@@ -23,7 +23,8 @@ typedef struct proc_exit {
     int64_t code;   /* exit code; 0 when a signal ended it */
     int signal;     /* the signal that ended it, or 0 */
     bool requested; /* proc_terminate() or proc_kill() was called before */
-    bool oom;       /* SIGKILL that is not ours, and the kernel's out-of-memory killer has struck since the start */
+    bool oom;       /* SIGKILL that is not ours, and the kernel's out-of-memory killer has struck since the start; or
+                     * abort(), and "out of memory" (of a device, perhaps) among the last words */
 } proc_exit;
 
 typedef struct proc_options {

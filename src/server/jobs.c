@@ -402,7 +402,8 @@ static void fail_as_poison(jobs *q, job *j, const err *cause) {
     char message[400];
     err_set(&why, ERR_CRASHED, "the image worker died %d times while making this picture; last: %s", j->deaths,
             cause->msg);
-    snprintf(message, sizeof message, "Job %s is given up: %s", j->name, why.msg);
+    snprintf(message, sizeof message, "Job %s is given up: %s. Other settings or another model may do better.", j->name,
+             why.msg);
     events_alert(q->events, "error", "job_failed", "sd", j->name, message);
     end_job(q, j, JOB_FAILED, &why);
 }

@@ -111,7 +111,7 @@ static void look_at_waits(uv_timer_t *t) {
     if (s->owner->stopping) {
         err_set(&e, ERR_BUSY, "the server is stopping");
     } else if (s->sup.state == SUP_SAFE_MODE && !s->queued.body) {
-        err_set(&e, ERR_BUSY, "the %s is in safe mode: %s Load another model, or retry", s->title, s->safe_mode_reason);
+        err_set(&e, ERR_BUSY, "the %s is in safe mode: %s", s->title, s->safe_mode_reason);
     } else if (!s->body && !s->load_call && !s->queued.body) {
         err_set(&e, ERR_NOT_FOUND, "no %s is loaded", what);
     } else if (s->sup.state != SUP_READY || s->load_call || s->load_broke) {
@@ -176,7 +176,7 @@ static void load_failed(slot *s, const load_request *r, const err *e) {
     if (r->reason == LOAD_NEW || r->unwanted) return; /* told to who asked */
     buf text;
     buf_init(&text, 1024);
-    buf_printf(&text, "The model '%.150s' could not be loaded again: %s", r->model_id, e->msg);
+    buf_printf(&text, "The model '%.150s' could not be loaded again: %s. Choose another one.", r->model_id, e->msg);
     events_alert(s->owner->app->events, "error", "restore_failed", s->name, NULL, buf_str(&text));
     buf_free(&text);
 }

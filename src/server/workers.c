@@ -190,6 +190,7 @@ static void on_exit_of(void *ctx, const proc_exit *how) {
     bool wanted = s->sup.state != SUP_STOPPED;
     if (wanted) {
         str_copy(s->last_crash, sizeof s->last_crash, cause);
+        s->last_crash_oom = how->oom;
         s->last_crash_ms = clock_wall_ms();
         log_error("server", "Detected %s failure. Restarting...", s->title);
         log_error("server", "%s (pid %d): %s", s->title, s->pid, cause);
@@ -261,15 +262,30 @@ static void do_spawn(slot *s) {
     slot_step(s, SUP_EV_EXITED);
 }
 
+/* Why, and what to do. A model that cannot even be loaded is to blame by itself. */
+static void describe_safe_mode(slot *s) {
+    bool loading = s->model_id && s->sup.restore_deaths >= SUP_RESTORE_DEATHS;
+    char model[170] = "";
+    if (loading) snprintf(model, sizeof model, " while it loaded '%.150s'", s->model_id);
+    snprintf(s->safe_mode_reason, sizeof s->safe_mode_reason,
+             "It crashed again and again%s; last: %.120s. It now runs without a model%s: load another one, or retry.",
+             model, s->last_crash, loading ? ", for the file may be damaged, or too large for this machine" : "");
+}
+
 static void do_alert(slot *s, sup_alert what) {
     const char *kind = s->id == WORKER_SD ? "image" : "text";
     struct {
         const char *level, *code;
-        char text[400];
+        char text[700];
     } a = {"error", "worker_crashed", ""};
     switch (what) {
     case SUP_ALERT_DIED:
         snprintf(a.text, sizeof a.text, "The %s worker crashed (%s). It is being restarted.", kind, s->last_crash);
+        if (!s->last_crash_oom) break;
+        a.code = "worker_out_of_memory";
+        snprintf(a.text + strlen(a.text), sizeof a.text - strlen(a.text),
+                 " If that happens again: unload the other model, or take a smaller model or %s.",
+                 s->id == WORKER_SD ? "smaller pictures" : "a shorter context");
         break;
     case SUP_ALERT_HUNG:
         a.code = "worker_hung";
@@ -290,12 +306,8 @@ static void do_alert(slot *s, sup_alert what) {
         break;
     case SUP_ALERT_SAFE_MODE:
         a.code = "worker_safe_mode";
-        snprintf(s->safe_mode_reason, sizeof s->safe_mode_reason, "It crashed again and again; last: %s.",
-                 s->last_crash);
-        snprintf(
-            a.text, sizeof a.text,
-            "The %s worker crashed again and again (last: %s). It now runs without a model; load another one, or retry.",
-            kind, s->last_crash);
+        describe_safe_mode(s);
+        snprintf(a.text, sizeof a.text, "The %s worker is in safe mode. %s", kind, s->safe_mode_reason);
         break;
     case SUP_ALERT_RESTORE_FAILED:
         return; /* told with its reason where the load failed */

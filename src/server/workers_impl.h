@@ -60,7 +60,8 @@ typedef struct slot {
 
     int64_t last_crash_ms;
     char last_crash[160];
-    char safe_mode_reason[256];
+    bool last_crash_oom;
+    char safe_mode_reason[400];
     char *published; /* the last `worker` event */
 } slot;
 

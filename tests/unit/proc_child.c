@@ -61,6 +61,8 @@ int main(int argc, char **argv) {
             sleep(60);
         else if (!strcmp(word, "crash"))
             raise(SIGSEGV);
+        else if (!strcmp(word, "abort"))
+            abort();
         else if (!strcmp(word, "exit"))
             return atoi(next);
     }

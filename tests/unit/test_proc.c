@@ -136,6 +136,23 @@ static void the_last_words_before_a_crash_are_kept(void **state) {
     finish(&w);
 }
 
+static void an_abort_for_want_of_memory_is_told_from_others(void **state) {
+    (void)state;
+    watch w = {0};
+    run(&w, ARGS("err", "CUDA error: out of memory", "abort"));
+    assert_int_equal(w.how.signal, SIGABRT);
+    assert_true(w.how.oom);
+    char text[128];
+    assert_string_equal(proc_describe_exit(&w.how, text, sizeof text),
+                        "killed by signal 6 (SIGABRT), probably because the memory ran out");
+    finish(&w);
+    w = (watch){0};
+    run(&w, ARGS("err", "assertion failed", "abort"));
+    assert_int_equal(w.how.signal, SIGABRT);
+    assert_false(w.how.oom);
+    finish(&w);
+}
+
 static void a_line_too_long_comes_in_parts(void **state) {
     (void)state;
     watch w = {0};
@@ -245,7 +262,7 @@ static void killed_from_outside_is_not_requested(void **state) {
     assert_string_equal(proc_describe_exit(&plain, text, sizeof text), "killed by signal 9 (SIGKILL)");
     plain.oom = true;
     assert_string_equal(proc_describe_exit(&plain, text, sizeof text),
-                        "killed by signal 9 (SIGKILL), probably because the machine ran out of memory");
+                        "killed by signal 9 (SIGKILL), probably because the memory ran out");
     finish(&w);
 }
 
@@ -346,6 +363,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(lines_of_both_pipes_arrive_before_the_exit),
         cmocka_unit_test(the_last_words_before_a_crash_are_kept),
+        cmocka_unit_test(an_abort_for_want_of_memory_is_told_from_others),
         cmocka_unit_test(a_line_too_long_comes_in_parts),
         cmocka_unit_test(the_environment_is_put_over_the_inherited_one),
         cmocka_unit_test(a_child_leads_a_group_of_its_own),
