@@ -360,27 +360,32 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       restarts: workers[name].restarts + 1,
       last_crash: { at_ms: Date.now(), cause: 'killed by signal 9 (SIGKILL)' },
       ...(forever
-        ? { safe_mode_reason: 'It died five times within a minute; last: killed by signal 9 (SIGKILL).' }
+        ? {
+            safe_mode_reason:
+              'It crashed again and again; last: killed by signal 9 (SIGKILL). It now runs without a model: load another one, or retry.',
+          }
         : {}),
     });
     if (job) {
       job.status = 'interrupted';
       tell(job);
     }
-    const fate = job
-      ? 'your picture goes on by itself'
-      : name === 'sd'
-        ? 'nothing was lost'
-        : 'the text goes on by itself';
-    emit('alert', {
-      level: 'error',
-      code: forever ? 'safe_mode' : 'worker_crashed',
-      worker: name,
-      message: `The ${what} worker crashed (killed by signal 9). ${forever ? 'It stays down until you retry' : `It is being restarted; ${fate}`}.`,
-      job: job?.id ?? null,
-      at_ms: Date.now(),
-    });
-    if (!forever) await revive(name, downMs);
+    const alert = (level, code, message, id = null) =>
+      emit('alert', { level, code, worker: name, message, job: id, at_ms: Date.now() });
+    const cause = 'killed by signal 9 (SIGKILL)';
+    alert('error', 'worker_crashed', `The ${what} worker crashed (${cause}). It is being restarted.`);
+    if (forever)
+      alert('error', 'worker_safe_mode', `The ${what} worker is in safe mode. ${workers[name].safe_mode_reason}`);
+    else if (job)
+      alert(
+        'error',
+        'job_interrupted',
+        `Job ${job.id} was interrupted (${cause}). It goes on by itself when the image worker is back.`,
+        job.id,
+      );
+    if (forever) return;
+    await revive(name, downMs);
+    alert('info', 'worker_ready', `The ${what} worker is back.`);
   }
   async function revive(name, ms) {
     await wait(ms / 2);

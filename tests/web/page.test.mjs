@@ -230,6 +230,11 @@ describe('a crash', () => {
       .getByTestId('step')
       .filter({ hasText: /step ([3-9]|\d\d)\// })
       .waitFor();
+    const over = page.waitForFunction(() => {
+      const texts = [...document.querySelectorAll('.toast')].map((t) => t.textContent);
+      const ours = texts.filter((t) => t.includes('image worker'));
+      return ours.some((t) => t.includes('The image worker is back.')) && ours;
+    });
     await crash('sd');
     await page.locator('.toast.error').first().waitFor();
     await shot(page, 'crash');
@@ -237,6 +242,9 @@ describe('a crash', () => {
     await worker('sd')
       .filter({ hasText: /Ready|Working/ })
       .waitFor();
+    const toasts = await (await over).jsonValue();
+    assert.equal(toasts.length, 1, 'one crash, one toast');
+    assert.match(toasts[0], /crashed \(killed by signal 9.*Your picture is not lost: it goes on when the worker is back/s);
     await page.getByRole('button', { name: /^Alerts: / }).click();
     await page
       .getByText(/image worker crashed/i)
@@ -272,6 +280,10 @@ describe('a crash', () => {
       const banner = page.getByRole('alert').filter({ hasText: 'safe mode' });
       await banner.waitFor();
       await shot(page, 'safe-mode');
+      await banner.getByText('load another one, or retry').waitFor();
+      assert.equal(await page.locator('.toast').filter({ hasText: 'image worker' }).count(), 1);
+      await banner.getByRole('link', { name: 'Models' }).click();
+      await page.waitForURL(/models/);
       await banner.getByRole('button', { name: 'Retry' }).click();
       await banner.waitFor({ state: 'detached' });
       await page.locator('[data-worker="sd"][data-state="ready"]').waitFor();

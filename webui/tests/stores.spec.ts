@@ -1,6 +1,7 @@
 import { afterEach, describe, expect, it, vi } from 'vitest';
 import { nextTick } from 'vue';
 import { useAlerts } from '@/stores/alerts';
+import type { Alert } from '@/api/types';
 import { defaults, merge, useForm } from '@/stores/form';
 import { useGallery } from '@/stores/gallery';
 import { useJobs } from '@/stores/jobs';
@@ -247,5 +248,58 @@ describe('alerts', () => {
     expect(alerts.list).toHaveLength(1);
     expect(alerts.unseen).toBe(1);
     expect(JSON.parse(localStorage.getItem('mysti.alerts') ?? '[]')).toHaveLength(1);
+  });
+
+  const say = (code: string, message: string, more: Partial<Alert> = {}): Alert => {
+    const level = code === 'worker_ready' ? 'info' : 'error';
+    return { level, code, worker: 'sd', message, job: null, at_ms: 1, ...more };
+  };
+
+  it('tells one crash in one toast, to its end', () => {
+    const alerts = useAlerts();
+    alerts.add(say('worker_crashed', 'The image worker crashed (signal 9). It is being restarted.'));
+    const { id } = alerts.toasts[0]!;
+    alerts.add(say('job_interrupted', 'Job j-1 was interrupted.', { job: 'j-1' }));
+    expect(alerts.toasts).toHaveLength(1);
+    expect(alerts.toasts[0]).toMatchObject({
+      level: 'error',
+      text: expect.stringContaining('goes on when the worker is back'),
+    });
+    alerts.add(say('worker_ready', 'The image worker is back.'));
+    expect(alerts.toasts).toHaveLength(1);
+    expect(alerts.toasts[0]).toMatchObject({
+      id,
+      level: 'info',
+      title: 'The image worker is back.',
+      text: 'The image worker crashed (signal 9). Your picture is not lost: it goes on when the worker is back.',
+    });
+    expect(alerts.list).toHaveLength(3);
+    alerts.add(say('worker_crashed', 'The image worker crashed (signal 11). It is being restarted.'));
+    expect(alerts.toasts.map((t) => t.text)).toEqual([undefined]);
+    alerts.dismiss(id);
+    alerts.add(say('worker_ready', 'The image worker is back.', { at_ms: 2 }));
+    expect(alerts.toasts.map((t) => t.title)).toEqual(['The image worker is back.']);
+  });
+
+  it('keeps what failed in sight when the worker is back', () => {
+    const alerts = useAlerts();
+    alerts.add(say('worker_crashed', 'The image worker crashed (signal 9). It is being restarted.'));
+    alerts.add(say('job_failed', 'Job j-1 is given up: it died 2 times.', { job: 'j-1' }));
+    alerts.add(say('worker_ready', 'The image worker is back.'));
+    expect(alerts.toasts).toHaveLength(1);
+    expect(alerts.toasts[0]).toMatchObject({ level: 'error', text: expect.stringContaining('given up') });
+  });
+
+  it('keeps the stories of the two workers, and what belongs to neither, apart', () => {
+    const alerts = useAlerts();
+    alerts.add(say('worker_crashed', 'The image worker crashed.'));
+    alerts.add(say('worker_out_of_memory', 'The text worker crashed. Unload the other model.', { worker: 'llm' }));
+    alerts.add(say('history_failed', 'The picture is not in the history.', { worker: null }));
+    alerts.add(say('worker_safe_mode', 'The image worker is in safe mode.'));
+    expect(alerts.toasts.map((t) => t.title)).toEqual([
+      'The image worker is in safe mode.',
+      'The text worker crashed. Unload the other model.',
+      'The picture is not in the history.',
+    ]);
   });
 });
