@@ -1,5 +1,8 @@
 #!/bin/sh
-# test.sh: tests of the demo models' data; exit 77 (skipped) with the reason where Python has no numpy.
+# test.sh [NAME]: tests of the demo models' data (test_demo.py) or of their training (test_training.py); exit 77 (skipped) with
+# the reason where Python lacks what they need.
 python=${PYTHON:-/usr/bin/python3}
-"$python" -c 'import numpy' 2>/dev/null || { echo "SKIP: $python has no numpy (apt install python3-numpy)"; exit 77; }
-exec "$python" "$(dirname "$0")/test_demo.py"
+name=${1:-test_demo}
+case $name in test_training) needs=torch ;; *) needs=numpy ;; esac
+"$python" -c "import $needs" 2>/dev/null || { echo "SKIP: $python has no $needs (apt install python3-$needs)"; exit 77; }
+exec "$python" "$(dirname "$0")/$name.py"

@@ -1,0 +1,135 @@
+"""Tests of what the demo models are trained with: kernels.c against PyTorch, and the steps between the programs."""
+import json
+import os
+import struct
+import tempfile
+import unittest
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import encode
+import export
+import fast
+import model
+import networks
+import png
+
+BF16 = 4e-3  # relative error of a sum of bfloat16 results
+
+
+def gradients(function, inputs, slope):
+    """The function's value and the gradients of all its inputs."""
+    inputs = [x.clone().requires_grad_() for x in inputs]
+    y = function(*inputs)
+    y.backward(slope.to(y.dtype))
+    return [y.detach(), *(x.grad for x in inputs)]
+
+
+class KernelTest(unittest.TestCase):
+    """Fresh random numbers each time; the reference computes in double precision."""
+
+    def compare(self, ours, reference, inputs, slope):
+        got = gradients(ours, inputs, slope)
+        want = gradients(reference, [x.double() for x in inputs], slope)
+        for a, b in zip(got, want):
+            self.assertLess(float((a.double() - b).norm() / b.norm()), BF16)
+
+    def test_group_norm(self):
+        for silu in (False, True):
+            x, slope = (torch.randn(3, 64, 7, 5).bfloat16() for _ in range(2))
+            self.compare(lambda x, g, b: fast.GroupNormFunction.apply(x, g, b, 32, 1e-5, silu),
+                         lambda x, g, b: (F.silu if silu else nn_identity)(F.group_norm(x, 32, g, b, 1e-5)),
+                         [x, torch.randn(64), torch.randn(64)], slope)
+
+    def test_layer_norm(self):
+        x, slope = (torch.randn(2, 33, 48).bfloat16() for _ in range(2))
+        self.compare(lambda x, g, b: fast.LayerNormFunction.apply(x, g, b, 1e-5),
+                     lambda x, g, b: F.layer_norm(x, (48,), g, b, 1e-5), [x, torch.randn(48), torch.randn(48)], slope)
+
+    def test_geglu(self):
+        x, slope = 2 * torch.randn(2, 9, 64), torch.randn(2, 9, 32).bfloat16()
+        self.compare(fast.GegluFunction.apply, lambda x: (lambda value, gate: value * F.gelu(gate))(*x.chunk(2, -1)),
+                     [x.bfloat16()], slope)
+
+    def test_attention(self):
+        for heads, d, queries, keys, causal in ((8, 8, 64, 77, False), (2, 48, 77, 77, True), (1, 32, 5, 5, False)):
+            q, slope = (torch.randn(2, queries, heads * d).bfloat16() for _ in range(2))
+            k, v = (torch.randn(2, keys, heads * d).bfloat16() for _ in range(2))
+            self.compare(lambda q, k, v: fast.fast_attention(q, k, v, heads, causal),
+                         lambda q, k, v: REFERENCE_ATTENTION(q, k, v, heads, causal), [q, k, v], slope)
+
+    def test_muon_brings_a_network_down(self):
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(16, 64), torch.nn.SiLU(), torch.nn.Linear(64, 16))
+        optimizer, x = fast.Muon(list(net.parameters()), 0.9), torch.randn(256, 16)
+        losses = []
+        for _ in range(100):
+            loss = (net(x) - x.flip(1)).square().mean()
+            loss.backward()
+            optimizer.step(1e-3)
+            losses.append(float(loss))
+        self.assertLess(losses[-1], 0.2 * losses[0])
+        with optimizer.with_average():
+            self.assertLess(float((net(x) - x.flip(1)).square().mean()), losses[0])
+
+    def test_orthogonal(self):
+        singular = torch.linalg.svdvals(fast.orthogonal(torch.randn(3, 24, 100).bfloat16()).float())
+        self.assertGreater(float(singular.min()), 0.5)
+        self.assertLess(float(singular.max()), 1.4)
+
+
+def nn_identity(x):
+    return x
+
+
+REFERENCE_ATTENTION = networks.attention
+
+
+class StepTest(unittest.TestCase):
+    def test_folding_leaves_pictures_as_they_are(self):
+        vae = model.prepare(model.Vae())
+        for part in vae.modules():
+            if isinstance(part, networks.VaeResnet):
+                torch.nn.init.normal_(part.conv2.weight, std=0.02)
+        data = np.random.default_rng().integers(0, 256, (encode.MEASURED, 16, 16, 3), dtype=np.uint8)
+        x = torch.randn(2, 3, 16, 16, device=model.DEVICE)
+
+        def through():
+            with torch.no_grad(), model.autocast():
+                mean, log_variance = vae.quant_conv(vae.encoder(x)).chunk(2, 1)
+                y = vae.decoder(vae.post_quant_conv(mean + torch.exp(0.5 * log_variance) * 0.3))
+            return mean.float(), y.float()
+
+        before = through()
+        encode.fold(vae, data)
+        after = through()
+        self.assertLess(float((before[1] - after[1]).norm() / before[1].norm()), 0.05)  # bfloat16, 50 layers
+        self.assertGreater(float((before[0] - after[0]).abs().max()), 0.1)
+        scaled = encode.moments(vae, data, 0, encode.MEASURED)[:, :4] * vae.scale
+        self.assertLess(float(scaled.mean((0, 2, 3)).abs().max()), 0.05)
+
+    def test_pictures_come_back_from_png(self):
+        picture = np.random.default_rng().integers(0, 256, (16, 24, 3), dtype=np.uint8)
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "a.png")
+            png.write(path, picture)
+            np.testing.assert_array_equal(png.read(path), picture)
+
+    def test_checkpoint_has_the_names_of_stable_diffusion(self):
+        vae, text, unet = model.Vae().state_dict(), model.clip().state_dict(), model.unet().state_dict()
+        with tempfile.TemporaryDirectory() as folder:
+            path = os.path.join(folder, "a.safetensors")
+            export.write(path, export.checkpoint(vae, text, unet))
+            with open(path, "rb") as file:
+                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        self.assertEqual(header["__metadata__"]["modelspec.resolution"], "128x128")
+        for name in ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
+                     "first_stage_model.decoder.up.0.block.2.nin_shortcut.weight",
+                     "cond_stage_model.transformer.text_model.encoder.layers.3.mlp.fc2.bias"):
+            self.assertIn(name, header)
+
+
+if __name__ == "__main__":
+    unittest.main()
