@@ -39,7 +39,7 @@ def call(name, *arguments):
     """Tensors go as pointers, numbers as C's int or float."""
     kinds = {int: ctypes.c_int, bool: ctypes.c_int, float: ctypes.c_float}
     getattr(library(), name)(*(ctypes.c_void_p(a.data_ptr()) if torch.is_tensor(a) else
-                               a if isinstance(a, ctypes.c_int64) else kinds[type(a)](a) for a in arguments))
+                               kinds[type(a)](a) for a in arguments))
 
 
 def pixels_last(x):
@@ -145,37 +145,15 @@ def geglu_forward(self, x):
     return GegluFunction.apply(self.proj(x))
 
 
-def vae_resnet_forward(self, x):
-    h = self.conv2(self.norm2(self.conv1(self.norm1(x))))
-    return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
-
-
-def encoder_forward(self, x):
-    x = self.conv_in(x)
-    for part in self.down:
-        for block in part.block:
-            x = block(x)
-        if hasattr(part, "downsample"):
-            x = part.downsample(x)
-    return self.conv_out(self.norm_out(self.mid(x)))
-
-
-def decoder_forward(self, z):
-    x = self.mid(self.conv_in(z))
-    for part in reversed(self.up):
-        for block in part.block:
-            x = block(x)
-        if hasattr(part, "upsample"):
-            x = part.upsample(x)
-    return self.conv_out(self.norm_out(x))
+def fast_norm_silu(norm, x):
+    return GroupNormFunction.apply(x, norm.weight, norm.bias, norm.num_groups, norm.eps, True)
 
 
 def speed_up(module):
     """Group norms (with the SiLU that follows) and attention of this network go through kernels.c from now on."""
     networks.attention = fast_attention
     networks.GEGLU.forward = geglu_forward
-    networks.VaeResnet.forward = vae_resnet_forward
-    networks.Encoder.forward, networks.Decoder.forward = encoder_forward, decoder_forward
+    networks.norm_silu = fast_norm_silu
     for part in module.modules():
         if isinstance(part, nn.GroupNorm):
             part.__class__ = FastGroupNorm
@@ -186,10 +164,6 @@ def speed_up(module):
             for i in range(len(part) - 1):
                 if isinstance(part[i], FastGroupNorm) and isinstance(part[i + 1], nn.SiLU):
                     part[i].silu, part[i + 1] = True, nn.Identity()
-        if isinstance(part, networks.VaeResnet):
-            part.norm1.silu = part.norm2.silu = True
-        if isinstance(part, (networks.Encoder, networks.Decoder)):
-            part.norm_out.silu = True
     return module
 
 
@@ -213,7 +187,7 @@ def orthogonal(m):
 
 
 class Muon:
-    """Momentum made orthogonal for matrices (Muon), AdamW for everything else, and a moving average of all weights.
+    """Momentum made orthogonal for matrices (Muon), Adam for everything else, and a moving average of all weights.
 
     Weights and gradients lie end to end; matrices of one shape lie together and are worked on together. A convolution's weight
     counts as a matrix of output channels by everything else."""
@@ -225,7 +199,7 @@ class Muon:
             shapes.setdefault(matrix_shape(p), []).append(p)
         vectors = shapes.pop(None, [])
         count = sum(p.numel() for p in parameters)
-        self.w, self.g, self.m = (torch.zeros(count) for _ in range(3))
+        self.w, self.g, self.m = (torch.zeros(count, device=parameters[0].device) for _ in range(3))
         self.step_count, self.ema_decay, at, self.groups = 0, ema_decay, 0, []
         for shape, group in [*shapes.items(), (None, vectors)]:
             start = at
@@ -239,10 +213,10 @@ class Muon:
                 self.groups.append((slice(start, at), (len(group), *shape)))
             else:
                 self.rest = slice(start, at)
-        self.v, self.ema = torch.zeros(at - self.rest.start), self.w.clone()
+        self.v, self.ema = torch.zeros_like(self.w[self.rest]), self.w.clone()
 
     def step(self, lr, momentum=0.95, matrix_lr=10.0, clip=1.0):
-        """Applies the gradients and clears them; lr is AdamW's, the matrices' is matrix_lr times that. The gradients' norm is
+        """Applies the gradients and clears them; lr is Adam's, the matrices' is matrix_lr times that. The gradients' norm is
         returned."""
         norm = float(self.g.norm())
         self.step_count += 1
@@ -255,12 +229,17 @@ class Muon:
             update = orthogonal(update if wide else update.transpose(1, 2).contiguous())
             gain = max(1.0, shape[1] / shape[2]) ** 0.5
             self.w[span].view(shape).sub_((update if wide else update.transpose(1, 2)).float(), alpha=lr * matrix_lr * gain)
-        self.ema[:before].lerp_(self.w[:before], 1 - ema)
-        part = (self.w[self.rest], self.g[self.rest], self.m[self.rest], self.v, self.ema[self.rest])
-        call("adamw_step", *part, ctypes.c_int64(self.v.numel()), lr, 0.9, 0.99, 1e-8, 0.0, ema, min(1.0, clip / (norm + 1e-6)),
-             self.step_count)
+        self.adam(self.g[self.rest] * min(1.0, clip / (norm + 1e-6)), lr)
+        self.ema.lerp_(self.w, 1 - ema)
         self.g.zero_()
         return norm
+
+    def adam(self, g, lr, beta1=0.9, beta2=0.99):
+        """Kingma & Ba 2015, without weight decay; for what is no matrix."""
+        m = self.m[self.rest].lerp_(g, 1 - beta1)
+        self.v.lerp_(g * g, 1 - beta2)
+        size = (self.v / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)
+        self.w[self.rest].addcdiv_(m, size, value=-lr / (1 - beta1**self.step_count))
 
     def state(self):
         return dict(w=self.w, m=self.m, v=self.v, ema=self.ema, step=self.step_count)

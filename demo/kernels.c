@@ -1,7 +1,7 @@
-/* kernels.c - what PyTorch does slowly on a CPU, for training the demo models: group norm with SiLU, layer norm, GEGLU, attention with
- * few features a head, and AdamW with a running average of the weights. Activations are bfloat16, sums float.
+/* kernels.c - what PyTorch does slowly on a CPU, for training the demo models: group norm with SiLU, layer norm, GEGLU, and
+ * attention with few features a head. Activations are bfloat16, sums float.
  *
- * Built by fast.py into a shared library and called through ctypes; tested against PyTorch in test_demo.py. */
+ * Built by fast.py into a shared library and called through ctypes; tested against PyTorch in test_training.py. */
 #include <math.h>
 #include <omp.h>
 #include <stdint.h>
@@ -359,21 +359,5 @@ void attention_backward(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 
         }
         free(h.k);
         free(rows);
-    }
-}
-
-/* --- AdamW (Loshchilov & Hutter 2019) with an exponential moving average ------------------------------------------------ */
-
-/* All arrays: [count]. step counts from 1. */
-void adamw_step(float *w, const float *g, float *m, float *v, float *ema, int64_t count, float lr, float beta1, float beta2,
-                float eps, float decay, float ema_decay, float grad_scale, int step) {
-    const float c1 = 1 / (1 - powf(beta1, (float)step)), c2 = 1 / (1 - powf(beta2, (float)step));
-#pragma omp parallel for schedule(static)
-    for (int64_t i = 0; i < count; i++) {
-        const float d = g[i] * grad_scale;
-        m[i] = beta1 * m[i] + (1 - beta1) * d;
-        v[i] = beta2 * v[i] + (1 - beta2) * d * d;
-        w[i] -= lr * (m[i] * c1 / (sqrtf(v[i] * c2) + eps) + decay * w[i]);
-        ema[i] = ema_decay * ema[i] + (1 - ema_decay) * w[i];
     }
 }

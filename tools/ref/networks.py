@@ -182,6 +182,10 @@ class UNet(nn.Module):
 # --- VAE --------------------------------------------------------------------------------------------------------------
 
 
+def norm_silu(norm, x):
+    return F.silu(norm(x))
+
+
 class VaeResnet(nn.Module):
     def __init__(self, i, o):
         super().__init__()
@@ -191,8 +195,8 @@ class VaeResnet(nn.Module):
             self.nin_shortcut = nn.Conv2d(i, o, 1)
 
     def forward(self, x):
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(norm_silu(self.norm1, x))
+        h = self.conv2(norm_silu(self.norm2, h))
         return h + (self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x)
 
 
@@ -255,7 +259,7 @@ class Encoder(nn.Module):
                 x = block(x)
             if hasattr(part, "downsample"):
                 x = part.downsample(x)
-        return self.conv_out(F.silu(self.norm_out(self.mid(x))))
+        return self.conv_out(norm_silu(self.norm_out, self.mid(x)))
 
 
 class Decoder(nn.Module):
@@ -283,7 +287,7 @@ class Decoder(nn.Module):
                 x = block(x)
             if hasattr(part, "upsample"):
                 x = part.upsample(x)
-        return self.conv_out(F.silu(self.norm_out(x)))
+        return self.conv_out(norm_silu(self.norm_out, x))
 
 
 class Vae(nn.Module):
