@@ -1,8 +1,8 @@
 """Pictures to latents: encode.py PICTURES.npy VAE.pt OUT.npy [--count N]
 
-The autoencoder's averaged weights are taken, and the latents' mean and scale folded into its 1x1 convolutions, so that latents
-times 0.18215 have mean 0 and deviation 1 as in Stable Diffusion. OUT.npy: float16 [N, 8, 16, 16], mean and log-variance;
-OUT.pt beside it: the folded weights."""
+The autoencoder's averaged weights are taken, and the latents' mean and scale folded into its 1x1 convolutions, so
+that latents times 0.18215 have mean 0 and deviation 1 as in Stable Diffusion. OUT.npy: float16 [N, 8, 16, 16], mean
+and log-variance; OUT.pt beside it: the folded weights."""
 import argparse
 import os
 
@@ -16,7 +16,7 @@ BATCH, MEASURED = 32, 1024
 
 def moments(vae, data, first, count):
     """[count, 8, 16, 16]"""
-    batch = torch.from_numpy(np.ascontiguousarray(data[first : first + count])).to(model.DEVICE)
+    batch = torch.from_numpy(np.array(data[first : first + count])).to(model.DEVICE)
     x = (batch.permute(0, 3, 1, 2).float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
     with torch.no_grad(), model.autocast():
         return vae.quant_conv(vae.encoder(x)).float()

@@ -29,8 +29,9 @@ class Worker:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.process = subprocess.Popen([program, "--port", str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL, env={**os.environ, "MYSTI_TOKEN": "evaluate"})
+        self.process = subprocess.Popen(
+            [program, "--port", str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL, env={**os.environ, "MYSTI_TOKEN": "evaluate"})
         for _ in range(100):
             try:
                 self.ask("health")

@@ -1,7 +1,7 @@
 """Writes the checkpoint: export.py VAE.pt UNET.pt CLIP_VOCABULARY.js OUT.safetensors
 
-The averaged weights in half precision under Stable Diffusion 1.x's names. Words that no caption uses were never trained; their
-embeddings become zero, so that they say nothing instead of something random."""
+The averaged weights in half precision under Stable Diffusion 1.x's names. Words that no caption uses were never
+trained; their embeddings become zero, so that they say nothing instead of something random."""
 import argparse
 import json
 import random
@@ -20,8 +20,9 @@ EXAMPLES = ("a red circle on a blue background", "a house on green hills at suns
             "a large pink heart on green stripes, line drawing with thick outlines",
             "a black square to the left of an orange triangle")
 METADATA = {
-    "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-diffusion-v1", "modelspec.title": "Mysti demo",
-    "modelspec.resolution": "128x128", "modelspec.prediction_type": "epsilon", "modelspec.license": "CC0-1.0",
+    "modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": "stable-diffusion-v1",
+    "modelspec.title": "Mysti demo", "modelspec.resolution": "128x128", "modelspec.prediction_type": "epsilon",
+    "modelspec.license": "CC0-1.0",
     "modelspec.description": "Coloured shapes and little landscapes; see models/demo/README.md",
     "mysti.examples": "\n".join(EXAMPLES),
 }
@@ -39,7 +40,8 @@ def forget_unused(embedding, vocabulary):
 
 def checkpoint(vae, text, unet):
     """name -> float16 array"""
-    parts = {"first_stage_model.": vae, "cond_stage_model.transformer.text_model.": text, "model.diffusion_model.": unet}
+    parts = {"first_stage_model.": vae, "cond_stage_model.transformer.text_model.": text,
+             "model.diffusion_model.": unet}
     return {prefix + name: p.contiguous().numpy().astype(np.float16)
             for prefix, part in parts.items() for name, p in part.items()}
 

@@ -66,7 +66,8 @@ class GroupNormFunction(torch.autograd.Function):
         n, c, h, w = x.shape
         dy, dx = pixels_last(dy), torch.empty_like(x)
         dgamma, dbeta = torch.empty(n, c), torch.empty(n, c)
-        call("group_norm_backward", x, dy, gamma, beta, mean, rstd, dx, dgamma, dbeta, n, h * w, c, ctx.groups, ctx.silu)
+        call("group_norm_backward", x, dy, gamma, beta, mean, rstd, dx, dgamma, dbeta, n, h * w, c, ctx.groups,
+             ctx.silu)
         return dx, dgamma.sum(0), dbeta.sum(0), None, None, None
 
 
@@ -177,8 +178,8 @@ def back(p):
 
 
 def orthogonal(m):
-    """[count, rows, columns] bfloat16, rows <= columns -> about the nearest matrices with orthonormal rows, by five steps of
-    a Newton-Schulz iteration (Jordan et al. 2024, Muon)."""
+    """[count, rows, columns] bfloat16, rows <= columns -> about the nearest matrices with orthonormal rows, by five
+    steps of a Newton-Schulz iteration (Jordan et al. 2024, Muon)."""
     x = m / (m.norm(dim=(1, 2), keepdim=True) + 1e-7)
     for _ in range(5):
         gram = x @ x.transpose(1, 2)
@@ -189,8 +190,8 @@ def orthogonal(m):
 class Muon:
     """Momentum made orthogonal for matrices (Muon), Adam for everything else, and a moving average of all weights.
 
-    Weights and gradients lie end to end; matrices of one shape lie together and are worked on together. A convolution's weight
-    counts as a matrix of output channels by everything else."""
+    Weights and gradients lie end to end; matrices of one shape lie together and are worked on together. A convolution's
+    weight counts as a matrix of output channels by everything else."""
 
     def __init__(self, parameters, ema_decay):
         parameters = [p for p in parameters if p.requires_grad]
@@ -216,8 +217,8 @@ class Muon:
         self.v, self.ema = torch.zeros_like(self.w[self.rest]), self.w.clone()
 
     def step(self, lr, momentum=0.95, matrix_lr=10.0, clip=1.0):
-        """Applies the gradients and clears them; lr is Adam's, the matrices' is matrix_lr times that. The gradients' norm is
-        returned."""
+        """Applies the gradients and clears them; lr is Adam's, the matrices' is matrix_lr times that. Returns the norm
+        of the gradients."""
         norm = float(self.g.norm())
         self.step_count += 1
         ema = min(self.ema_decay, (1 + self.step_count) / (10 + self.step_count))
@@ -226,9 +227,9 @@ class Muon:
         for span, shape in self.groups:
             update = (self.g[span] + momentum * self.m[span]).view(shape).bfloat16()
             wide = shape[1] <= shape[2]
-            update = orthogonal(update if wide else update.transpose(1, 2).contiguous())
+            update = orthogonal(update) if wide else orthogonal(update.transpose(1, 2).contiguous()).transpose(1, 2)
             gain = max(1.0, shape[1] / shape[2]) ** 0.5
-            self.w[span].view(shape).sub_((update if wide else update.transpose(1, 2)).float(), alpha=lr * matrix_lr * gain)
+            self.w[span].view(shape).sub_(update.float(), alpha=lr * matrix_lr * gain)
         self.adam(self.g[self.rest] * min(1.0, clip / (norm + 1e-6)), lr)
         self.ema.lerp_(self.w, 1 - ema)
         self.g.zero_()

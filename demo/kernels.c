@@ -1,5 +1,5 @@
-/* kernels.c - what PyTorch does slowly on a CPU, for training the demo models: group norm with SiLU, layer norm, GEGLU, and
- * attention with few features a head. Activations are bfloat16, sums float.
+/* kernels.c - what PyTorch does slowly on a CPU, for training the demo models: group norm with SiLU, layer norm, GEGLU,
+ * and attention with few features a head. Activations are bfloat16, sums float.
  *
  * Built by fast.py into a shared library and called through ctypes; tested against PyTorch in test_training.py. */
 #include <math.h>
@@ -23,13 +23,14 @@ static inline bf16 to_bf16(float x) {
     return (bf16)((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16);
 }
 
-/* --- Group norm, optionally followed by SiLU ----------------------------------------------------------------------- */
+/* --- Group norm, optionally followed by SiLU -----------------------------------------------------------------------
+ */
 
 enum { MAX_CHANNELS = 2048 };
 
 /* Per channel: y = silu(scale x + shift). mean and rstd: [n, groups]. */
-static void scale_and_shift(const float *mean, const float *rstd, const float *gamma, const float *beta, int c, int groups,
-                            float *scale, float *shift) {
+static void scale_and_shift(const float *mean, const float *rstd, const float *gamma, const float *beta, int c,
+                            int groups, float *scale, float *shift) {
     const int per = c / groups;
     for (int i = 0; i < c; i++) {
         scale[i] = rstd[i / per] * gamma[i];
@@ -119,11 +120,12 @@ void group_norm_backward(const bf16 *x, const bf16 *dy, const float *gamma, cons
     }
 }
 
-/* --- Layer norm ------------------------------------------------------------------------------------------------------ */
+/* --- Layer norm ------------------------------------------------------------------------------------------------------
+ */
 
 /* x, y: [rows, c]; mean, rstd: [rows]. */
-void layer_norm_forward(const bf16 *x, const float *gamma, const float *beta, bf16 *y, float *mean, float *rstd, int rows, int c,
-                        float eps) {
+void layer_norm_forward(const bf16 *x, const float *gamma, const float *beta, bf16 *y, float *mean, float *rstd,
+                        int rows, int c, float eps) {
 #pragma omp parallel for schedule(static)
     for (int r = 0; r < rows; r++) {
         const bf16 *from = x + (size_t)r * c;
@@ -137,8 +139,8 @@ void layer_norm_forward(const bf16 *x, const float *gamma, const float *beta, bf
 }
 
 /* dgamma, dbeta: [c], zero on entry. */
-void layer_norm_backward(const bf16 *x, const bf16 *dy, const float *gamma, const float *mean, const float *rstd, bf16 *dx,
-                         float *dgamma, float *dbeta, int rows, int c) {
+void layer_norm_backward(const bf16 *x, const bf16 *dy, const float *gamma, const float *mean, const float *rstd,
+                         bf16 *dx, float *dgamma, float *dbeta, int rows, int c) {
 #pragma omp parallel
     {
         float dg[MAX_CHANNELS] = {0}, db[MAX_CHANNELS] = {0};
@@ -163,13 +165,16 @@ void layer_norm_backward(const bf16 *x, const bf16 *dy, const float *gamma, cons
     }
 }
 
-/* --- GEGLU (Shazeer 2020) ------------------------------------------------------------------------------------------------ */
+/* --- GEGLU (Shazeer 2020)
+ * ------------------------------------------------------------------------------------------------ */
 
-/* The normal distribution function by way of erf (Abramowitz & Stegun 7.1.26, error below 1.5e-7); *density gets its slope. */
+/* The normal distribution function by way of erf (Abramowitz & Stegun 7.1.26, error below 1.5e-7); *density gets its
+ * slope. */
 static inline float normal_below(float x, float *density) {
     const float z = fabsf(x) * 0.70710678f, t = 1 / (1 + 0.3275911f * z), e = expf(-z * z);
     const float tail =
-        0.5f * e * t * (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
+        0.5f * e * t *
+        (0.254829592f + t * (-0.284496736f + t * (1.421413741f + t * (-1.453152027f + t * 1.061405429f))));
     *density = e * 0.39894228f;
     return x < 0 ? tail : 1 - tail;
 }
@@ -201,7 +206,8 @@ void geglu_backward(const bf16 *x, const bf16 *dy, bf16 *dx, int rows, int c) {
     }
 }
 
-/* --- Attention ------------------------------------------------------------------------------------------------------- */
+/* --- Attention -------------------------------------------------------------------------------------------------------
+ */
 
 enum { LANES = 16, ROWS = 4 };
 typedef float vec __attribute__((vector_size(LANES * 4)));
@@ -295,8 +301,8 @@ static void probabilities(const head *h, const float *q, int first, int causal) 
 }
 
 /* q, out: [n, queries, heads d]; k, v: [n, keys, heads d]. */
-void attention_forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, int n, int heads, int queries, int keys, int d,
-                       int causal) {
+void attention_forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, int n, int heads, int queries, int keys,
+                       int d, int causal) {
     const int c = heads * d;
 #pragma omp parallel
     {
@@ -323,8 +329,8 @@ void attention_forward(const bf16 *q, const bf16 *k, const bf16 *v, bf16 *out, i
 }
 
 /* Probabilities are made again rather than kept (Dao et al. 2022, algorithm 4). */
-void attention_backward(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, bf16 *dq, bf16 *dk, bf16 *dv, int n,
-                        int heads, int queries, int keys, int d, int causal) {
+void attention_backward(const bf16 *q, const bf16 *k, const bf16 *v, const bf16 *dout, bf16 *dq, bf16 *dk, bf16 *dv,
+                        int n, int heads, int queries, int keys, int d, int causal) {
     const int c = heads * d;
 #pragma omp parallel
     {

@@ -1,6 +1,7 @@
 """The demo image model: Stable Diffusion 1.x's topology at small widths, and what its trainings share.
 
-Pictures are 128x128, latents 16x16 with 4 channels, texts 77 CLIP tokens. Everything runs on a CPU (with fast.py) or on CUDA."""
+Pictures are 128x128, latents 16x16 with 4 channels, texts 77 CLIP tokens. Everything runs on a CPU (with fast.py) or
+on CUDA."""
 import json
 import math
 import os

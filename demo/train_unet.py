@@ -2,9 +2,9 @@
 train_unet.py PICTURES.npy LATENTS.npy CLIP_VOCABULARY.js STATE.pt [--minutes M] [--steps N]
 
 PICTURES.jsonl beside the pictures tells what is on them; a caption is worded anew each time a scene comes up. Stable
-Diffusion 1.x's noise schedule and its prediction of the noise (Ho et al. 2020; Rombach et al. 2022); time steps are drawn as
-often as min-SNR with gamma 5 (Hang et al. 2023) would weigh them; one caption in ten is dropped for classifier-free guidance.
-Goes on from STATE.pt where there is one."""
+Diffusion 1.x's noise schedule and its prediction of the noise (Ho et al. 2020; Rombach et al. 2022); time steps are
+drawn as often as min-SNR with gamma 5 (Hang et al. 2023) would weigh them; one caption in ten is dropped for
+classifier-free guidance. Goes on from STATE.pt where there is one."""
 import argparse
 import os
 import random

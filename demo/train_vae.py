@@ -1,8 +1,11 @@
-"""Trains the demo model's autoencoder: train_vae.py PICTURES.npy STATE.pt [--minutes M] [--steps N] [--crop SIDE] [--decoder-only]
+"""Trains the demo model's autoencoder:
+train_vae.py PICTURES.npy STATE.pt [--minutes M] [--steps N] [--crop SIDE] [--decoder-only]
 
-Goes on from STATE.pt where there is one, and begins a new schedule when the options change. L1 and squared error between
-picture and reconstruction, L1 of their slopes (edges), and a weak pull of the latents towards a normal distribution. --crop
-takes the busiest of a few random squares of each picture, more of them at a time: most of a picture is plain background. --decoder-only leaves the encoder, and so all latents made with it, as they are."""
+Goes on from STATE.pt where there is one, and begins a new schedule when the options change. L1 and squared error
+between picture and reconstruction, L1 of their slopes (edges), and a weak pull of the latents towards a normal distribution.
+--crop takes the busiest of a few random squares of each picture, more of them at a time: most of a picture is plain
+background. --decoder-only leaves the encoder, and so all latents made with it, as they are (STATE.pt may be what
+encode.py wrote), and adds noise to the latents: a diffusion model's are never quite right either."""
 import argparse
 import os
 import time
@@ -13,6 +16,7 @@ import torch
 import model
 
 PICTURES_AT_ONCE, CANDIDATES, PEAK_RATE, KL_WEIGHT, EDGE_WEIGHT, EMA = 8, 4, 1e-3, 1e-5, 1.0, 0.99
+NOISE = 0.04  # of a latent's deviation, with --decoder-only
 
 
 def busiest(picture, side, rng):
@@ -23,7 +27,8 @@ def busiest(picture, side, rng):
 
 
 def pictures(data, side, rng):
-    """A random batch [n, 3, side, side] in [-1, 1], as many pixels in all as PICTURES_AT_ONCE whole pictures, half mirrored."""
+    """A random batch [n, 3, side, side] in [-1, 1], half of it mirrored; as many pixels in all as PICTURES_AT_ONCE
+    whole pictures."""
     count = PICTURES_AT_ONCE * (model.PIXELS // side) ** 2
     rows = np.sort(rng.choice(len(data), count, replace=False))
     squares = [data[row] if side == model.PIXELS else busiest(data[row], side, rng) for row in rows]
@@ -40,7 +45,8 @@ def losses(vae, x, decoder_only):
         with torch.set_grad_enabled(not decoder_only):
             mean, log_variance = vae.quant_conv(vae.encoder(x)).float().chunk(2, dim=1)
         log_variance = log_variance.clamp(-20, 10)
-        z = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
+        deviation = torch.exp(0.5 * log_variance) + (NOISE / vae.scale if decoder_only else 0)
+        z = mean + deviation * torch.randn_like(mean)
         y = vae.decoder(vae.post_quant_conv(z)).float()
     kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
     edge = sum((a - b).abs().mean() for a, b in zip(slopes(x), slopes(y)))
@@ -65,8 +71,8 @@ def main():
     first, schedule = 0, (options.steps, options.crop, options.decoder_only)
     if os.path.exists(options.state):
         saved = torch.load(options.state)
-        vae.load_state_dict(saved["average"])
-        first = saved["step"] if saved["schedule"] == schedule else 0
+        vae.load_state_dict(saved.get("average", saved))
+        first = saved["step"] if saved.get("schedule") == schedule else 0
     optimizer = model.optimizer((p for part in parts for p in part.parameters()), EMA)
     if first:
         optimizer.load(saved["optimizer"])
@@ -75,8 +81,7 @@ def main():
     def store():
         with optimizer.with_average():
             average = {name: p.clone() for name, p in vae.state_dict().items()}
-        model.save(options.state, dict(weights=vae.state_dict(), average=average, optimizer=optimizer.state(), step=step + 1,
-                                       schedule=schedule))
+        model.save(options.state, dict(average=average, optimizer=optimizer.state(), step=step + 1, schedule=schedule))
 
     for step in range(first, options.steps):
         error, edge, kl, square = losses(vae, pictures(data, options.crop, rng), options.decoder_only)
