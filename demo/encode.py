@@ -1,8 +1,8 @@
-"""Pictures to latents: encode.py PICTURES.npy VAE.pt OUT.npy [--count N]
+"""Pictures to latents: encode.py PICTURES.npy VAE.pt|MODEL.safetensors OUT.npy [--count N]
 
 The autoencoder's averaged weights are taken, and the latents' mean and scale folded into its 1x1 convolutions, so
 that latents times 0.18215 have mean 0 and deviation 1 as in Stable Diffusion. OUT.npy: float16 [N, 8, 16, 16], mean
-and log-variance; OUT.pt beside it: the folded weights."""
+and log-variance; OUT.pt beside it: the folded weights. A finished model's are folded already."""
 import argparse
 import os
 
@@ -53,6 +53,9 @@ def main():
     folded = os.path.splitext(options.out)[0] + ".pt"
     if os.path.exists(folded):
         vae.load_state_dict(torch.load(folded))
+    elif options.vae.endswith(".safetensors"):
+        vae.load_state_dict(model.read_checkpoint(options.vae)["vae"])
+        model.save(folded, vae.state_dict())
     else:
         vae.load_state_dict(torch.load(options.vae)["average"])
         fold(vae, data)

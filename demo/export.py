@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 import caption
+import model
 import scene
 from train_unet import Tokens
 
@@ -40,10 +41,9 @@ def forget_unused(embedding, vocabulary):
 
 def checkpoint(vae, text, unet):
     """name -> float16 array"""
-    parts = {"first_stage_model.": vae, "cond_stage_model.transformer.text_model.": text,
-             "model.diffusion_model.": unet}
-    return {prefix + name: p.contiguous().numpy().astype(np.float16)
-            for prefix, part in parts.items() for name, p in part.items()}
+    parts = {"vae": vae, "text": text, "unet": unet}
+    return {model.PREFIXES[part] + name: p.contiguous().numpy().astype(np.float16)
+            for part, weights in parts.items() for name, p in weights.items()}
 
 
 def write(path, tensors):

@@ -5,6 +5,7 @@ on CUDA."""
 import json
 import math
 import os
+import struct
 import sys
 import time
 
@@ -98,6 +99,25 @@ def save(path, state):
     """Whole or not at all: a killed training goes on from the last one."""
     torch.save(state, path + ".new")
     os.replace(path + ".new", path)
+
+
+PREFIXES = {"vae": "first_stage_model.", "text": "cond_stage_model.transformer.text_model.",
+            "unet": "model.diffusion_model."}
+
+
+def read_checkpoint(path):
+    """The weights of each part of a checkpoint that export.py wrote: part -> name -> float tensor."""
+    with open(path, "rb") as file:
+        size, = struct.unpack("<Q", file.read(8))
+        header, data = json.loads(file.read(size)), file.read()
+    header.pop("__metadata__", None)
+    parts = {part: {} for part in PREFIXES}
+    for name, entry in header.items():
+        part = next(part for part, prefix in PREFIXES.items() if name.startswith(prefix))
+        first, end = entry["data_offsets"]
+        values = np.frombuffer(data[first:end], np.float16).astype(np.float32).reshape(entry["shape"])
+        parts[part][name[len(PREFIXES[part]) :]] = torch.from_numpy(values)
+    return parts
 
 
 def read_scenes(path):

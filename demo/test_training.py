@@ -124,6 +124,11 @@ class StepTest(unittest.TestCase):
             export.write(path, export.checkpoint(vae, text, unet))
             with open(path, "rb") as file:
                 header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+            again = model.read_checkpoint(path)
+        for part, weights in (("vae", vae), ("text", text), ("unet", unet)):
+            self.assertEqual(set(again[part]), set(weights))
+            for name, p in weights.items():
+                torch.testing.assert_close(again[part][name], p, rtol=1e-3, atol=1e-6)
         self.assertEqual(header["__metadata__"]["modelspec.resolution"], "128x128")
         for name in ("model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
                      "first_stage_model.decoder.up.0.block.2.nin_shortcut.weight",

@@ -1,10 +1,10 @@
 """Trains the demo model's text encoder and UNet together, from nothing:
-train_unet.py PICTURES.npy LATENTS.npy CLIP_VOCABULARY.js STATE.pt [--minutes M] [--steps N]
+train_unet.py PICTURES.npy LATENTS.npy CLIP_VOCABULARY.js STATE.pt [--minutes M] [--steps N] [--start MODEL.safetensors]
 
 PICTURES.jsonl beside the pictures tells what is on them; a caption is worded anew each time a scene comes up. Stable
 Diffusion 1.x's noise schedule and its prediction of the noise (Ho et al. 2020; Rombach et al. 2022); time steps are
 drawn as often as min-SNR with gamma 5 (Hang et al. 2023) would weigh them; one caption in ten is dropped for
-classifier-free guidance. Goes on from STATE.pt where there is one."""
+classifier-free guidance. Goes on from STATE.pt where there is one; else --start begins with the weights of a model."""
 import argparse
 import os
 import random
@@ -79,9 +79,15 @@ def main():
         arguments.add_argument(name)
     arguments.add_argument("--minutes", type=float, default=1e9)
     arguments.add_argument("--steps", type=int, default=6000)
+    arguments.add_argument("--start")
     options = arguments.parse_args()
     torch.manual_seed(1)
-    text, unet = model.prepare(model.clip()), model.prepare(model.unet())
+    text, unet = model.clip(), model.unet()
+    if options.start:
+        weights = model.read_checkpoint(options.start)
+        text.load_state_dict(weights["text"])
+        unet.load_state_dict(weights["unet"])
+    text, unet = model.prepare(text), model.prepare(unet)
     optimizer = model.optimizer([*text.parameters(), *unet.parameters()], EMA)
     first = 0
     if os.path.exists(options.state):

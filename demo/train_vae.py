@@ -2,8 +2,8 @@
 train_vae.py PICTURES.npy STATE.pt [--minutes M] [--steps N] [--crop SIDE] [--decoder-only]
 
 Goes on from STATE.pt where there is one, and begins a new schedule when the options change. L1 and squared error
-between picture and reconstruction, L1 of their slopes (edges), and a weak pull of the latents towards a normal distribution.
---crop takes the busiest of a few random squares of each picture, more of them at a time: most of a picture is plain
+between picture and reconstruction, L1 of their slopes (edges), and a weak pull of the latents towards a normal
+distribution. --crop takes the busiest of a few random squares of each picture, more of them at a time: most of a picture is plain
 background. --decoder-only leaves the encoder, and so all latents made with it, as they are (STATE.pt may be what
 encode.py wrote), and adds noise to the latents: a diffusion model's are never quite right either."""
 import argparse
