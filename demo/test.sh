@@ -1,6 +1,7 @@
 #!/bin/sh
-# test.sh [NAME]: tests of the demo models' data (test_demo.py) or of their training (test_training.py); exit 77 (skipped) with
-# the reason where Python lacks what they need.
+# test.sh [NAME]: tests of the demo models' data (test_demo.py), of the image model's training (test_training.py) or of the
+# language model's (llm/test_llm.py, which does less without PyTorch); exit 77 (skipped) with the reason where Python lacks what
+# they need.
 python=${PYTHON:-/usr/bin/python3}
 name=${1:-test_demo}
 case $name in test_training) needs=torch ;; *) needs=numpy ;; esac
