@@ -20,6 +20,8 @@ import png
 import scene
 
 SIDE = 128
+# As the server starts it: threads that wait for each other sleep.
+ENVIRONMENT = {"MYSTI_TOKEN": "evaluate", "OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "5000"}
 
 
 class Worker:
@@ -31,7 +33,7 @@ class Worker:
             self.port = free.getsockname()[1]
         self.process = subprocess.Popen(
             [program, "--port", str(self.port)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, env={**os.environ, "MYSTI_TOKEN": "evaluate"})
+            stderr=subprocess.DEVNULL, env={**os.environ, **ENVIRONMENT})
         for _ in range(100):
             try:
                 self.ask("health")

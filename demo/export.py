@@ -39,17 +39,23 @@ def forget_unused(embedding, vocabulary):
     print(len(used), "words kept")
 
 
+def stored(name, p):
+    """Half precision; the token embeddings, the largest tensor by far, were trained as FP8 E4M3."""
+    p = p.contiguous()
+    return model.f8_codes(p).numpy() if name == model.TOKEN_EMBEDDING else p.numpy().astype(np.float16)
+
+
 def checkpoint(vae, text, unet):
-    """name -> float16 array"""
+    """name -> float16 or uint8 (F8_E4M3) array"""
     parts = {"vae": vae, "text": text, "unet": unet}
-    return {model.PREFIXES[part] + name: p.contiguous().numpy().astype(np.float16)
-            for part, weights in parts.items() for name, p in weights.items()}
+    return {model.PREFIXES[part] + name: stored(name, p) for part, weights in parts.items()
+            for name, p in weights.items()}
 
 
 def write(path, tensors):
     header, at = {"__metadata__": METADATA}, 0
     for name, a in tensors.items():
-        header[name] = {"dtype": "F16", "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
+        header[name] = {"dtype": "F16" if a.dtype == np.float16 else "F8_E4M3", "shape": list(a.shape), "data_offsets": [at, at + a.nbytes]}
         at += a.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
@@ -66,7 +72,7 @@ def main():
         arguments.add_argument(name)
     options = arguments.parse_args()
     vae, trained = torch.load(options.vae, map_location="cpu"), torch.load(options.unet, map_location="cpu")["average"]
-    forget_unused(trained["text"]["embeddings.token_embedding.weight"], options.vocabulary)
+    forget_unused(trained["text"][model.TOKEN_EMBEDDING], options.vocabulary)
     write(options.out, checkpoint(vae.get("average", vae), trained["text"], trained["unet"]))
 
 

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 
 import torch
 import torch.nn.functional as F
@@ -138,6 +139,28 @@ class FastLayerNorm(nn.LayerNorm):
         return LayerNormFunction.apply(x, self.weight, self.bias, self.eps)
 
 
+def float_convolution(self, x):
+    """A convolution in float32; what goes on from it is bfloat16."""
+    with torch.autocast("cpu", enabled=False):
+        return F.conv2d(x.float(), self.weight, self.bias, self.stride, self.padding).bfloat16()
+
+
+def seconds_of_convolution(kind):
+    x = torch.ones(16, 64, 16, 16, dtype=kind).contiguous(memory_format=torch.channels_last)
+    w = torch.ones(64, 64, 3, 3, dtype=kind)
+    F.conv2d(x, w)
+    start = time.perf_counter()
+    for _ in range(10):
+        F.conv2d(x, w)
+    return time.perf_counter() - start
+
+
+def float_is_faster():
+    """Processors that do bfloat16 products at half the rate of float32 ones exist: those whose matrix unit (AMX) is
+    hidden by a virtual machine."""
+    return seconds_of_convolution(torch.float32) < seconds_of_convolution(torch.bfloat16)
+
+
 def fast_attention(q, k, v, heads, causal=False):
     return AttentionFunction.apply(q, k, v, heads, causal)
 
@@ -155,6 +178,8 @@ def speed_up(module):
     networks.attention = fast_attention
     networks.GEGLU.forward = geglu_forward
     networks.norm_silu = fast_norm_silu
+    if float_is_faster():
+        nn.Conv2d.forward = float_convolution
     for part in module.modules():
         if isinstance(part, nn.GroupNorm):
             part.__class__ = FastGroupNorm
@@ -166,110 +191,3 @@ def speed_up(module):
                 if isinstance(part[i], FastGroupNorm) and isinstance(part[i + 1], nn.SiLU):
                     part[i].silu, part[i + 1] = True, nn.Identity()
     return module
-
-
-def in_memory(p):
-    """A convolution's weight as it lies in memory, with the input channels last; other parameters as they are."""
-    return p.permute(0, 2, 3, 1) if p.dim() == 4 else p
-
-
-def back(p):
-    return p.permute(0, 3, 1, 2) if p.dim() == 4 else p
-
-
-def orthogonal(m):
-    """[count, rows, columns] bfloat16, rows <= columns -> about the nearest matrices with orthonormal rows, by five
-    steps of a Newton-Schulz iteration (Jordan et al. 2024, Muon)."""
-    x = m / (m.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(5):
-        gram = x @ x.transpose(1, 2)
-        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * (gram @ gram)) @ x
-    return x
-
-
-class Muon:
-    """Momentum made orthogonal for matrices (Muon), Adam for everything else, and a moving average of all weights.
-
-    Weights and gradients lie end to end; matrices of one shape lie together and are worked on together. A convolution's
-    weight counts as a matrix of output channels by everything else."""
-
-    def __init__(self, parameters, ema_decay):
-        parameters = [p for p in parameters if p.requires_grad]
-        shapes = {}
-        for p in parameters:
-            shapes.setdefault(matrix_shape(p), []).append(p)
-        vectors = shapes.pop(None, [])
-        count = sum(p.numel() for p in parameters)
-        self.w, self.g, self.m = (torch.zeros(count, device=parameters[0].device) for _ in range(3))
-        self.step_count, self.ema_decay, at, self.groups = 0, ema_decay, 0, []
-        for shape, group in [*shapes.items(), (None, vectors)]:
-            start = at
-            for p in group:
-                kept = in_memory(p.data)
-                span = slice(at, at + p.numel())
-                self.w[span] = kept.reshape(-1)
-                p.data, p.grad = (back(part[span].view(kept.shape)) for part in (self.w, self.g))
-                at += p.numel()
-            if shape:
-                self.groups.append((slice(start, at), (len(group), *shape)))
-            else:
-                self.rest = slice(start, at)
-        self.v, self.ema = torch.zeros_like(self.w[self.rest]), self.w.clone()
-
-    def step(self, lr, momentum=0.95, matrix_lr=10.0, clip=1.0):
-        """Applies the gradients and clears them; lr is Adam's, the matrices' is matrix_lr times that. Returns the norm
-        of the gradients."""
-        norm = float(self.g.norm())
-        self.step_count += 1
-        ema = min(self.ema_decay, (1 + self.step_count) / (10 + self.step_count))
-        before = self.rest.start
-        self.m[:before].mul_(momentum).add_(self.g[:before])
-        for span, shape in self.groups:
-            update = (self.g[span] + momentum * self.m[span]).view(shape).bfloat16()
-            wide = shape[1] <= shape[2]
-            update = orthogonal(update) if wide else orthogonal(update.transpose(1, 2).contiguous()).transpose(1, 2)
-            gain = max(1.0, shape[1] / shape[2]) ** 0.5
-            self.w[span].view(shape).sub_(update.float(), alpha=lr * matrix_lr * gain)
-        self.adam(self.g[self.rest] * min(1.0, clip / (norm + 1e-6)), lr)
-        self.ema.lerp_(self.w, 1 - ema)
-        self.g.zero_()
-        return norm
-
-    def adam(self, g, lr, beta1=0.9, beta2=0.99):
-        """Kingma & Ba 2015, without weight decay; for what is no matrix."""
-        m = self.m[self.rest].lerp_(g, 1 - beta1)
-        self.v.lerp_(g * g, 1 - beta2)
-        size = (self.v / (1 - beta2**self.step_count)).sqrt_().add_(1e-8)
-        self.w[self.rest].addcdiv_(m, size, value=-lr / (1 - beta1**self.step_count))
-
-    def state(self):
-        return dict(w=self.w, m=self.m, v=self.v, ema=self.ema, step=self.step_count)
-
-    def load(self, state):
-        for name in ("w", "m", "v", "ema"):
-            getattr(self, name).copy_(state[name])
-        self.step_count = state["step"]
-
-    def with_average(self):
-        """Within `with`, the parameters hold their moving average."""
-        return Swapped(self)
-
-
-def matrix_shape(p):
-    """(rows, columns) of what Muon works on; None for vectors, embeddings and very small matrices."""
-    if p.dim() < 2 or len(p) > 4096:
-        return None
-    rows, columns = len(p), p[0].numel()
-    return (rows, columns) if min(rows, columns) >= 16 else None
-
-
-class Swapped:
-    def __init__(self, optimizer):
-        self.optimizer = optimizer
-
-    def __enter__(self):
-        self.kept = self.optimizer.w.clone()
-        self.optimizer.w.copy_(self.optimizer.ema)
-
-    def __exit__(self, *_):
-        self.optimizer.w.copy_(self.kept)

@@ -9,16 +9,17 @@ import struct
 import sys
 import time
 
-import numpy as np
 import torch
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "tools", "ref")]
 import networks  # noqa: E402
-from fast import Muon, speed_up  # noqa: E402
+from fast import speed_up  # noqa: E402
+from team import Team  # noqa: E402
 
 PIXELS, LATENT, CHANNELS, TOKENS = 128, 16, 4, 77
-TEXT_WIDTH = 96
+TEXT_WIDTH = 128
+TOKEN_EMBEDDING = "embeddings.token_embedding.weight"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -83,8 +84,9 @@ def autocast():
     return torch.autocast(DEVICE, dtype=torch.bfloat16)
 
 
-def optimizer(parameters, ema_decay):
-    return Muon(list(parameters), ema_decay)
+def team():
+    """A process for each core, as long as every one gets a whole picture; with CUDA one does it all."""
+    return Team(1 if DEVICE == "cuda" else min(os.cpu_count(), 8))
 
 
 def rate(step, steps, peak, warmup=200, least=0.03):
@@ -101,8 +103,26 @@ def save(path, state):
     os.replace(path + ".new", path)
 
 
+F8 = torch.tensor([((i & 7) / 8 + (i > 7)) * 2.0 ** (max(i >> 3, 1) - 7) for i in range(127)])  # E4M3, without sign
+
+
+def f8_codes(x):
+    """uint8 of x's shape: the nearest of FP8 E4M3's numbers (Micikevicius et al. 2022), to be saved as F8_E4M3."""
+    codes = torch.searchsorted((F8[1:] + F8[:-1]) / 2, x.abs().contiguous())
+    return (codes + 128 * (x < 0)).to(torch.uint8)
+
+
+def f8_values(codes):
+    """What f8_codes() stands for, float32."""
+    codes = codes.long()
+    return F8[codes & 127] * (1 - 2 * (codes >> 7)).float()
+
+
 PREFIXES = {"vae": "first_stage_model.", "text": "cond_stage_model.transformer.text_model.",
             "unet": "model.diffusion_model."}
+
+
+DTYPES = {"F16": torch.float16, "F8_E4M3": torch.uint8}
 
 
 def read_checkpoint(path):
@@ -115,8 +135,9 @@ def read_checkpoint(path):
     for name, entry in header.items():
         part = next(part for part, prefix in PREFIXES.items() if name.startswith(prefix))
         first, end = entry["data_offsets"]
-        values = np.frombuffer(data[first:end], np.float16).astype(np.float32).reshape(entry["shape"])
-        parts[part][name[len(PREFIXES[part]) :]] = torch.from_numpy(values)
+        values = torch.frombuffer(bytearray(data[first:end]), dtype=DTYPES[entry["dtype"]]).view(entry["shape"])
+        values = f8_values(values) if values.dtype == torch.uint8 else values.float()
+        parts[part][name[len(PREFIXES[part]) :]] = values
     return parts
 
 

@@ -1,10 +1,13 @@
-"""Trains the demo model's text encoder and UNet together, from nothing:
-train_unet.py PICTURES.npy LATENTS.npy CLIP_VOCABULARY.js STATE.pt [--minutes M] [--steps N] [--start MODEL.safetensors]
+"""Trains the demo model's UNet, and its text encoder with it:
+train_unet.py PICTURES.npy LATENTS.npy CLIP_VOCABULARY.js STATE.pt [--minutes M] [--steps N] [--text TEXT.pt]
+    [--start MODEL.safetensors]
 
 PICTURES.jsonl beside the pictures tells what is on them; a caption is worded anew each time a scene comes up. Stable
 Diffusion 1.x's noise schedule and its prediction of the noise (Ho et al. 2020; Rombach et al. 2022); time steps are
 drawn as often as min-SNR with gamma 5 (Hang et al. 2023) would weigh them; one caption in ten is dropped for
-classifier-free guidance. Goes on from STATE.pt where there is one; else --start begins with the weights of a model."""
+classifier-free guidance. Goes on from STATE.pt where there is one; else --start begins with the weights of a model, as
+far as they have the same shapes, and --text with a text encoder by train_text.py. Token embeddings are not trained
+any more, and rounded as they will be stored."""
 import argparse
 import os
 import random
@@ -16,8 +19,9 @@ import torch
 import caption
 import model  # puts tools/ref on the path
 import clip_bpe
+from muon import Muon
 
-BATCH, PEAK_RATE, EMA, DROPPED, GAMMA, STEPS = 32, 1e-3, 0.999, 0.1, 5.0, 1000
+BATCH, PEAK_RATE, EMA, DROPPED, GAMMA, STEPS = 32, 1e-3, 0.99, 0.1, 5.0, 1000
 
 
 class Tokens:
@@ -43,14 +47,17 @@ def signal_shares():
 
 
 class Batches:
-    def __init__(self, pictures, latents, vocabulary, seed):
+    """`size` scenes at a time."""
+
+    def __init__(self, pictures, latents, vocabulary, seed, size):
         self.latents = np.load(latents)
         self.scenes = model.read_scenes(pictures)[: len(self.latents)]
         self.tokens, self.random, self.rng = Tokens(vocabulary), random.Random(seed), np.random.default_rng(seed)
+        self.size = size
 
     def next(self):
-        """latents [BATCH, 4, 16, 16] of deviation 1, tokens [BATCH, 77]"""
-        rows = self.rng.integers(0, len(self.latents), BATCH)
+        """latents [size, 4, 16, 16] of deviation 1, tokens [size, 77]"""
+        rows = self.rng.integers(0, len(self.latents), self.size)
         moments = torch.from_numpy(self.latents[rows]).to(model.DEVICE).float()
         mean, log_variance = moments.chunk(2, dim=1)
         x = (mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)) * model.Vae.scale
@@ -63,6 +70,40 @@ def min_snr_weights(shares):
     return torch.clamp(GAMMA * (1 - shares) / shares, max=1.0)
 
 
+def layout_weights(shares):
+    """[1000], 1 on average: where hardly anything but noise is left, the scene is laid out, but the error of the noise
+    hardly tells how well; so it counts there about what the error of v (Salimans & Ho 2022) would."""
+    weights, often = 1 / (shares + 0.05), min_snr_weights(shares)
+    return weights * often.sum() / (weights * often).sum()
+
+
+class Sketches(torch.nn.Module):
+    """Linear heads that read the whole clean latent from the UNet's coarse levels on its way up, thrown away after the
+    training: they tell those levels early where what belongs, which the noise's error does slowly (deep supervision,
+    Lee et al. 2015)."""
+
+    BLOCKS = {4: 4, 7: 2}  # output block: latents along one of its pixels
+    WEIGHT = 0.1
+
+    def __init__(self, unet):
+        super().__init__()
+        self.seen, self.heads = {}, torch.nn.ModuleDict()
+        for block, side in self.BLOCKS.items():
+            channels = unet.output_blocks[block][0].out_layers[3].out_channels
+            self.heads[str(block)] = torch.nn.Linear(channels, model.CHANNELS * side * side)
+            unet.output_blocks[block].register_forward_hook(lambda _, __, y, block=block: self.seen.update({block: y}))
+
+    def loss(self, x):
+        """Of the UNet's last call, which was to find x [n, 4, 16, 16] in the noise."""
+        total = 0
+        for block, side in self.BLOCKS.items():
+            features = self.seen.pop(block).float().permute(0, 2, 3, 1)
+            drawn = self.heads[str(block)](torch.nn.functional.layer_norm(features, features.shape[-1:]))
+            wanted = torch.nn.functional.pixel_unshuffle(x, side).permute(0, 2, 3, 1)
+            total = total + (drawn - wanted).square().mean()
+        return total / len(self.BLOCKS)
+
+
 def loss_of(text, unet, shares, x, tokens):
     t = torch.multinomial(min_snr_weights(shares), len(x), replacement=True)
     share = shares[t][:, None, None, None]
@@ -70,7 +111,13 @@ def loss_of(text, unet, shares, x, tokens):
     noisy = (share.sqrt() * x + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
     with model.autocast():
         predicted = unet(noisy, t.float(), text(tokens)).float()
-    return (predicted - noise).square().mean()
+    return ((predicted - noise).square().mean((1, 2, 3)) * layout_weights(shares)[t]).mean()
+
+
+def take(module, weights):
+    """Loads the weights that have the module's shapes."""
+    shapes = {name: p.shape for name, p in module.named_parameters()}
+    module.load_state_dict({name: p for name, p in weights.items() if p.shape == shapes[name]}, strict=False)
 
 
 def main():
@@ -80,41 +127,55 @@ def main():
     arguments.add_argument("--minutes", type=float, default=1e9)
     arguments.add_argument("--steps", type=int, default=6000)
     arguments.add_argument("--start")
+    arguments.add_argument("--text")
     options = arguments.parse_args()
     torch.manual_seed(1)
     text, unet = model.clip(), model.unet()
     if options.start:
         weights = model.read_checkpoint(options.start)
-        text.load_state_dict(weights["text"])
-        unet.load_state_dict(weights["unet"])
+        take(text, weights["text"])
+        take(unet, weights["unet"])
+    if options.text:
+        text.load_state_dict(torch.load(options.text))
+    embedding = text.embeddings.token_embedding.weight.requires_grad_(False)
+    embedding.copy_(model.f8_values(model.f8_codes(embedding)))
     text, unet = model.prepare(text), model.prepare(unet)
-    optimizer = model.optimizer([*text.parameters(), *unet.parameters()], EMA)
+    team = model.team()
+    sketches = Sketches(unet).to(model.DEVICE)
+    optimizer = Muon([*text.parameters(), *unet.parameters(), *sketches.parameters()], EMA, team)
     first = 0
     if os.path.exists(options.state):
         saved = torch.load(options.state)
         optimizer.load(saved["optimizer"])
         first = saved["step"]
-    torch.manual_seed(1 + first)
-    batches, shares = Batches(options.pictures, options.latents, options.vocabulary, first), signal_shares()
+    team.start()
+    optimizer.bind()
+    seed = first * team.size + team.rank
+    torch.manual_seed(1 + seed)
+    batches = Batches(options.pictures, options.latents, options.vocabulary, seed, BATCH // team.size)
+    shares = signal_shares()
     log, start, saved_at = model.Log(), time.time(), time.time()
 
     def store():
-        with optimizer.with_average():
-            average = {name: {key: p.clone() for key, p in part.state_dict().items()}
-                       for name, part in (("text", text), ("unet", unet))}
+        average = {name: optimizer.average(part) for name, part in (("text", text), ("unet", unet))}
         model.save(options.state, dict(average=average, optimizer=optimizer.state(), step=step + 1))
 
     for step in range(first, options.steps):
-        loss = loss_of(text, unet, shares, *batches.next())
-        loss.backward()
+        x, tokens = batches.next()
+        loss = loss_of(text, unet, shares, x, tokens)
+        sketch = sketches.loss(x)
+        (loss + sketches.WEIGHT * sketch).backward()
         norm = optimizer.step(model.rate(step, options.steps, PEAK_RATE))
-        log.add(step, loss=loss, norm=norm)
+        if team.rank:
+            continue
+        log.add(step, loss=loss, sketch=sketch, norm=norm)
         if time.time() - saved_at > 120:
             store()
             saved_at = time.time()
         if time.time() - start > options.minutes * 60:
             break
-    store()
+    if not team.rank:
+        store()
 
 
 if __name__ == "__main__":

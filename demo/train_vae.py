@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 import model
+from muon import Muon
 
 PICTURES_AT_ONCE, CANDIDATES, PEAK_RATE, KL_WEIGHT, EDGE_WEIGHT, EMA = 8, 4, 1e-3, 1e-5, 1.0, 0.99
 NOISE = 0.04  # of a latent's deviation, with --decoder-only
@@ -26,10 +27,9 @@ def busiest(picture, side, rng):
     return max(squares, key=lambda square: square[::4, ::4].std((0, 1)).sum())
 
 
-def pictures(data, side, rng):
-    """A random batch [n, 3, side, side] in [-1, 1], half of it mirrored; as many pixels in all as PICTURES_AT_ONCE
-    whole pictures."""
-    count = PICTURES_AT_ONCE * (model.PIXELS // side) ** 2
+def pictures(data, side, rng, whole=PICTURES_AT_ONCE):
+    """A random batch [n, 3, side, side] in [-1, 1], half of it mirrored; as many pixels in all as `whole` pictures."""
+    count = whole * (model.PIXELS // side) ** 2
     rows = np.sort(rng.choice(len(data), count, replace=False))
     squares = [data[row] if side == model.PIXELS else busiest(data[row], side, rng) for row in rows]
     batch = torch.from_numpy(np.stack([s[:, ::-1] if rng.random() < 0.5 else s for s in squares])).to(model.DEVICE)
@@ -73,27 +73,35 @@ def main():
         saved = torch.load(options.state)
         vae.load_state_dict(saved.get("average", saved))
         first = saved["step"] if saved.get("schedule") == schedule else 0
-    optimizer = model.optimizer((p for part in parts for p in part.parameters()), EMA)
+    team = model.team()
+    optimizer = Muon((p for part in parts for p in part.parameters()), EMA, team)
     if first:
         optimizer.load(saved["optimizer"])
-    rng, log, start, saved_at = np.random.default_rng(first), model.Log(), time.time(), time.time()
+    team.start()
+    optimizer.bind()
+    seed = first * team.size + team.rank
+    torch.manual_seed(1 + seed)
+    rng, log, start, saved_at = np.random.default_rng(seed), model.Log(), time.time(), time.time()
 
     def store():
-        with optimizer.with_average():
-            average = {name: p.clone() for name, p in vae.state_dict().items()}
-        model.save(options.state, dict(average=average, optimizer=optimizer.state(), step=step + 1, schedule=schedule))
+        model.save(options.state, dict(average=optimizer.average(vae), optimizer=optimizer.state(), step=step + 1,
+                                       schedule=schedule))
 
     for step in range(first, options.steps):
-        error, edge, kl, square = losses(vae, pictures(data, options.crop, rng), options.decoder_only)
+        x = pictures(data, options.crop, rng, PICTURES_AT_ONCE // team.size)
+        error, edge, kl, square = losses(vae, x, options.decoder_only)
         (error + square + EDGE_WEIGHT * edge + KL_WEIGHT * kl).backward()
         norm = optimizer.step(model.rate(step, options.steps, PEAK_RATE, warmup=30))
+        if team.rank:
+            continue
         log.add(step, l1=error, edge=edge, kl=kl, psnr=-10 * torch.log10(square / 4), norm=norm)
         if time.time() - saved_at > 60:
             store()
             saved_at = time.time()
         if time.time() - start > options.minutes * 60:
             break
-    store()
+    if not team.rank:
+        store()
 
 
 if __name__ == "__main__":

@@ -65,13 +65,14 @@ def sparse(named, rng):
 def enrich(prompt, rng):
     """(the prompt word by word with fillers behind it, how many characters of it are the prompt's).
 
-    The fillers are those that fit any picture and that the prompt has not. A prompt of the domain is then one of the
-    domain, and not longer than caption.MAX_WORDS words.
+    The fillers are those that fit any picture and that the prompt has not, in the order of their table: whoever picks
+    the likeliest next one comes to an end. A prompt of the domain is then one of the domain, and not longer than
+    caption.MAX_WORDS words.
     """
     body = prompt.rstrip(" .,!?\n")
     count = rng.randint(3, 5) if len(body.split()) < 25 else rng.randint(1, 2)
     fitting = [f for f in caption.FILLERS if f not in body.lower()]
-    fillers = rng.sample(fitting, min(count, len(fitting)))
+    fillers = sorted(rng.sample(fitting, min(count, len(fitting))), key=caption.FILLERS.index)
     while len(fillers) > 1 and len(" ".join([body] + fillers).split()) > caption.MAX_WORDS:
         fillers.pop()
     return ", ".join([body] + fillers), len(body)

@@ -168,7 +168,7 @@ TOPICS = (
                       "ckpt|pickle|diffusers|onnx)(| files| models)", "(is|are) (sdxl|flux|lora|gguf|safetensors|"
                                                             "stable diffusion|ckpt) (files |)(supported|possible)",
                       "can i use (stable diffusion|sdxl|flux|a lora|loras|gguf|safetensors|llama)"),
-          ("Images: Stable Diffusion 1.x checkpoints as safetensors, GGUF or a diffusers folder. Text: any GGUF "
+          ("Images: Stable Diffusion checkpoints as safetensors, GGUF, ckpt or a diffusers folder. Text: any GGUF "
            "that llama.cpp reads. "
            "The Models page says of each file what it is and whether it can be used.",)),
     Topic("sizes", (f"{WHICH} (sizes|size|resolutions|resolution|dimensions) (are there|are possible|can i use|can "
@@ -187,16 +187,15 @@ TOPICS = (
                        "support|do you have|should i use|is best|is the best|exist|does mysti have|is good)",
                        "what is (a|the) sampler(| for)", "(list|name|show|tell me|explain) (all |)(the |)samplers",
                        f"{HOW} (change|set|choose) the sampler", "what (does the sampler do|is euler|is heun|is dpm)"),
-          ("The samplers are euler, euler_a, heun and dpm++2m. euler_a is the default; dpm++2m is good with few "
-           "steps; heun takes twice "
-           "the time per step.",)),
+          ("There are about twenty, among them euler, euler_a, heun and dpm++2m. euler_a is the default; dpm++2m is "
+           "good with few steps; heun takes twice "
+           "the time per step. The page lists them all.",)),
     Topic("schedulers", (f"{WHICH} (schedulers|scheduler|schedules|noise schedules) (are there|are possible|can i "
                          f"use|are supported|do you "
                          "have|should i use|is best|exist)", "what is (a|the) (scheduler|schedule)(| for)",
                          "(list|name|show|explain) (all |)(the |)(schedulers|schedules)", "what is karras"),
-          ("The schedulers are discrete, karras, exponential, sgm_uniform and simple. Leave it alone and the "
-           "sampler takes its own: "
-           "karras for dpm++2m, discrete for the others.",)),
+          ("Discrete, karras, exponential, sgm_uniform, simple and some more; the page lists them all. Leave it alone "
+           "and the sampler takes its own.",)),
     Topic("steps", ("how many steps (should i use|do i need|are good|are best|are needed|are enough|should it be)(| "
                     "for a (good |)picture)",
                     "what (are|do) (the |)(steps|sampling steps)(| do| mean| for)",
@@ -354,7 +353,7 @@ TOPICS = (
                                                             "(memory|text|words) can you (read|take|remember)",
                       "why are you so (small|simple|dumb|stupid|limited|tiny)", "what is your (size|architecture|"
                                                             "context|context length|vocabulary)"),
-          ("I have about four million parameters, a thousand times fewer than the language models people chat with, "
+          ("I have about two million parameters, a thousand times fewer than the language models people chat with, "
            "and a context of 512 "
            "tokens. That is enough for prompts and a few questions.",)),
     Topic("memory", (f"{HOW} (free|save|release) (memory|ram|vram|gpu memory)", f"{HOW} unload (a|the) (model|"
