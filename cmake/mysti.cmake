@@ -9,14 +9,16 @@ if(NOT CMAKE_BUILD_TYPE)
 endif()
 
 # Warnings are errors in our code only; third-party targets keep their own flags.
-add_library(mysti_flags INTERFACE)
-target_include_directories(mysti_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
-target_compile_definitions(mysti_flags INTERFACE _GNU_SOURCE MYSTI_VERSION="${PROJECT_VERSION}")
-target_compile_options(mysti_flags INTERFACE
+add_library(mysti_plain_flags INTERFACE)
+target_include_directories(mysti_plain_flags INTERFACE ${CMAKE_SOURCE_DIR}/src)
+target_compile_definitions(mysti_plain_flags INTERFACE _GNU_SOURCE MYSTI_VERSION="${PROJECT_VERSION}")
+target_compile_options(mysti_plain_flags INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Werror -fno-omit-frame-pointer)
 if(CMAKE_C_COMPILER_ID STREQUAL "GNU")
-  target_compile_options(mysti_flags INTERFACE -Wno-format-truncation) # messages are cut to fit on purpose
+  target_compile_options(mysti_plain_flags INTERFACE -Wno-format-truncation) # messages are cut to fit on purpose
 endif()
+add_library(mysti_flags INTERFACE)
+target_link_libraries(mysti_flags INTERFACE mysti_plain_flags)
 if(MYSTI_SANITIZE)
   target_compile_options(mysti_flags INTERFACE -fsanitize=${MYSTI_SANITIZE} -fno-sanitize-recover=all)
   target_link_options(mysti_flags INTERFACE -fsanitize=${MYSTI_SANITIZE})
@@ -45,7 +47,7 @@ function(mysti_test name)
   target_link_libraries(${name} PRIVATE mysti_flags ${ARGN} mysti_cmocka)
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
   add_test(NAME ${name} COMMAND ${name} WORKING_DIRECTORY ${CMAKE_SOURCE_DIR})
-  set_tests_properties(${name} PROPERTIES TIMEOUT 120)
+  set_tests_properties(${name} PROPERTIES TIMEOUT 300)
 endfunction()
 
 if(MYSTI_FUZZ)
@@ -60,6 +62,6 @@ function(mysti_fuzz name)
   add_dependencies(mysti_fuzzers ${name})
   set(scratch ${CMAKE_BINARY_DIR}/corpus/${name})
   file(MAKE_DIRECTORY ${scratch})
-  add_test(NAME ${name} COMMAND ${name} -max_total_time=5 -max_len=65536 -rss_limit_mb=2048
+  add_test(NAME ${name} COMMAND ${name} -max_total_time=5 -timeout=60 -max_len=65536 -rss_limit_mb=2048
            ${scratch} ${CMAKE_SOURCE_DIR}/tests/fuzz/corpus/${name})
 endfunction()

@@ -169,7 +169,7 @@ def as_embedding_model(weights, rows, context, rng):
         bert |= {f"{norm}.weight": np.ones(width, np.float32), f"{norm}.bias": np.zeros(width, np.float32)}
     for i in range(2):
         for part in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            bert[f"blk.{i}.{part}.weight"] = rng.standard_normal((width, width)).astype(np.float32)
+            bert[f"blk.{i}.{part}.weight"] = (rng.standard_normal((width, width)) / np.sqrt(width)).astype(np.float32)
         bert |= {f"blk.{i}.ffn_{n}.weight": weights[f"blk.{i}.ffn_{n}.weight"] for n in ("up", "down")}
     rows = [(k.replace("llama.", "bert."), t, "bert" if v == "llama" else v) for k, t, v in rows
             if "head_count_kv" not in k and "rope" not in k and "template" not in k]

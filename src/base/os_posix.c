@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -41,6 +42,10 @@ char *os_user_data_dir(void) {
 
 FILE *os_open_append(const char *path) {
     return fopen(path, "ae");
+}
+
+bool os_seek(FILE *f, uint64_t to) {
+    return fseeko(f, (off_t)to, SEEK_SET) == 0;
 }
 
 bool os_sync(FILE *f) {
@@ -174,6 +179,17 @@ bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), vo
         if (!str_eq(entry->d_name, ".") && !str_eq(entry->d_name, "..") && !fn(ctx, entry->d_name)) break;
     closedir(dir);
     return true;
+}
+
+int file_raise_limit(int wish) {
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return 256; /* what POSIX systems have at least by default */
+    rlim_t want = (rlim_t)wish < limit.rlim_max ? (rlim_t)wish : limit.rlim_max;
+    if (limit.rlim_cur < want) {
+        struct rlimit raised = {.rlim_cur = want, .rlim_max = limit.rlim_max};
+        if (setrlimit(RLIMIT_NOFILE, &raised) == 0) limit = raised;
+    }
+    return limit.rlim_cur < INT_MAX ? (int)limit.rlim_cur : INT_MAX;
 }
 
 void file_random(void *out, size_t len) {

@@ -53,6 +53,10 @@ FILE *os_open_append(const char *path) {
     return fopen(path, "aN");
 }
 
+bool os_seek(FILE *f, uint64_t to) {
+    return _fseeki64(f, (long long)to, SEEK_SET) == 0;
+}
+
 bool os_sync(FILE *f) {
     return _commit(_fileno(f)) == 0;
 }
@@ -127,6 +131,10 @@ bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), vo
     } while (FindNextFileA(h, &entry));
     FindClose(h);
     return true;
+}
+
+int file_raise_limit(int wish) {
+    return wish; /* handles are limited by memory only */
 }
 
 void file_random(void *out, size_t len) {

@@ -5,10 +5,17 @@
 #include "base/memory.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "diffusion/conditioning.h"
+#include "diffusion/controls.h"
 #include "diffusion/engine.h"
+#include "diffusion/image/upscalers.h"
+#include "diffusion/image_prompt.h"
 #include "diffusion/load/model_kind.h"
+#include "diffusion/loras.h"
 #include "diffusion/memory.h"
 #include "diffusion/request.h"
+#include "diffusion/residency.h"
+#include "diffusion/source.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -37,7 +44,7 @@ size_t diffusion_devices(diffusion_device *out, size_t cap) {
 }
 
 const char *diffusion_phase_name(diffusion_phase phase) {
-    static const char *const names[] = {"loading", "encoding", "sampling", "decoding"};
+    static const char *const names[] = {"loading", "encoding", "sampling", "decoding", "upscaling"};
     return names[phase];
 }
 
@@ -67,10 +74,32 @@ const char *const *diffusion_rngs(void) {
     return rng_names;
 }
 
+const char *const *diffusion_upscalers(void) {
+    return upscaler_names;
+}
+const char *const *diffusion_emphases(void) {
+    return prompt_emphasis_names;
+}
+
+const char *const *diffusion_fills(void) {
+    static const char *const names[] = {"original", "fill", "latent_noise", "latent_nothing", NULL};
+    return names;
+}
+
+const char *const *diffusion_preprocessors(void) {
+    static const char *const names[] = {"none", "canny", NULL};
+    return names;
+}
+const char *const *diffusion_control_modes(void) {
+    static const char *const names[] = {"balanced", "prompt", "control", NULL};
+    return names;
+}
+
 /* ---- opening ---------------------------------------------------------------------------------------------------- */
 
-/* Adds one file to the identity and to the sums; the first one that holds a diffusion model also gives the family. */
-static bool describe_file(diffusion *d, const char *path, bool main_file, bool *v_prediction, err *e) {
+/* Adds one file to the identity and to the sums; the main one, which holds the diffusion model, also gives the family
+ * and comes out as `main`. */
+static bool describe_file(diffusion *d, const char *path, bool main_file, model_desc *main, err *e) {
     if (!path) return true;
     model_desc m;
     if (!model_describe_path(path, &m, e)) return false;
@@ -86,8 +115,9 @@ static bool describe_file(diffusion *d, const char *path, bool main_file, bool *
         return err_set(e, ERR_UNSUPPORTED, "'%.100s' holds no diffusion model (it is: %s)", path_base(path),
                        model_kind_name(m.kind));
     }
-    *v_prediction = m.v_prediction;
-    str_copy(d->family, sizeof d->family, m.family);
+    d->family = family_find(m.family);
+    if (!d->family) return err_set(e, ERR_INTERNAL, "family '%.32s' is unknown", m.family);
+    *main = m;
     d->info.weight_type = tensor_type_name(m.weight_type);
     d->info.default_width = m.width;
     d->info.default_height = m.height;
@@ -98,14 +128,26 @@ static bool describe_files(diffusion *d, const diffusion_files *f, diffusion_pre
     const char *main_file = f->diffusion_model ? f->diffusion_model : f->model;
     if (!main_file) return err_set(e, ERR_INVALID, "model: no file given");
     const char *const paths[] = {f->model, f->diffusion_model, f->vae, f->clip_l, f->clip_g};
-    bool v = false;
+    model_desc m = {0};
     for (size_t i = 0; i < sizeof paths / sizeof *paths; i++) {
-        if (!describe_file(d, paths[i], paths[i] == main_file, &v, e)) return false;
+        if (!describe_file(d, paths[i], paths[i] == main_file, &m, e)) return false;
     }
-    d->predicts = wanted == DIFFUSION_PREDICT_AUTO ? (v ? PREDICT_V : PREDICT_EPS)
-                  : wanted == DIFFUSION_PREDICT_V  ? PREDICT_V
-                                                   : PREDICT_EPS;
+    const bool v = wanted == DIFFUSION_PREDICT_AUTO ? m.v_prediction : wanted == DIFFUSION_PREDICT_V;
+    d->predicts = v ? PREDICT_V : PREDICT_EPS;
+    sigma_table_init(&d->table, 0.00085, 0.012);
+    d->table.is_xl = d->family->label != LABEL_NONE;
+    if (m.zero_snr) sigma_table_zero_snr(&d->table);
     return true;
+}
+
+static bool load_taesd(diffusion *d, const char *path, err *e) {
+    if (!path) return true;
+    if (!(d->taesd = taesd_open(path, d->backend, e))) return err_wrap(e, "taesd");
+    const int channels = vae_describe(d->vae).latent_channels;
+    if (!taesd_can_decode(d->taesd)) return err_set(e, ERR_UNSUPPORTED, "taesd: the file holds an encoder alone");
+    return taesd_channels(d->taesd) == channels ||
+           err_set(e, ERR_UNSUPPORTED, "taesd: it is for latents of %d channels, the model's have %d",
+                   taesd_channels(d->taesd), channels);
 }
 
 /* A part that no file brings is said in the user's terms rather than with the name of its first tensor. */
@@ -114,9 +156,14 @@ static bool check_parts(const diffusion *d, err *e) {
         const char *prefix, *what;
     } parts[] = {
         {UNET_WEIGHTS, "diffusion model: give a checkpoint, or one with --diffusion-model"},
-        {TEXT_WEIGHTS, "text encoder: give one with --clip_l"},
         {VAE_WEIGHTS "decoder.", "VAE: give one with --vae"},
     };
+    for (int i = 0; i < FAMILY_TEXT_MAX && d->family->text[i]; i++) {
+        const clip_form *form = d->family->text[i];
+        if (weights_has_prefix(d->weights, form->prefix)) continue;
+        return err_set(e, ERR_UNSUPPORTED, "the files hold no text encoder %s: give one with --%s", form->option,
+                       form->option);
+    }
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
         if (weights_has_prefix(d->weights, parts[i].prefix)) continue;
         return err_set(e, ERR_UNSUPPORTED, "the files hold no %s", parts[i].what);
@@ -124,58 +171,55 @@ static bool check_parts(const diffusion *d, err *e) {
     return true;
 }
 
+/* What a network takes besides the latent says what it is for. */
 static bool check_fit(const diffusion *d, err *e) {
     const unet_info u = unet_describe(d->unet);
-    const int channels = vae_describe(d->vae).latent_channels;
-    if (u.in_channels != channels && u.out_channels == channels) {
-        return err_set(e, ERR_UNSUPPORTED, "a model for inpainting or editing (%d input channels): not supported yet",
-                       u.in_channels);
-    }
-    if (u.in_channels != channels || u.out_channels != channels) {
+    const int channels = vae_describe(d->vae).latent_channels, more = u.in_channels - channels;
+    if ((more && more != channels && more != channels + 1) || u.out_channels != channels) {
         return err_set(e, ERR_UNSUPPORTED,
                        "the diffusion model has %d input and %d output channels, the VAE's latents have %d",
                        u.in_channels, u.out_channels, channels);
     }
-    if (u.context_dim != clip_dim(d->clip)) {
+    const int text = text_encoders_dim(d->text);
+    if (u.context_dim != text) {
         return err_set(e, ERR_UNSUPPORTED, "the text encoder gives %d values for a token, the diffusion model takes %d",
-                       clip_dim(d->clip), u.context_dim);
+                       text, u.context_dim);
+    }
+    const int label = conditioning_label_dim(d->family, text_encoders_pooled_dim(d->text));
+    if (u.label_dim != label) {
+        return err_set(e, ERR_UNSUPPORTED, "text and size are a label of %d values, the diffusion model takes %d",
+                       label, u.label_dim);
     }
     return true;
 }
 
-typedef struct loading {
-    const diffusion_events *events;
-} loading;
-
-static bool on_weights(void *ctx, float done) {
-    const loading *l = ctx;
-    diffusion_progress p = {.phase = DIFFUSION_LOADING, .step = (int)(done * 100), .steps = 100};
-    events_progress(l->events, &p);
-    return !events_cancelled(l->events);
-}
-
-static bool load_parts(diffusion *d, const diffusion_files *f, const diffusion_events *ev, err *e) {
+static bool load_parts(diffusion *d, const diffusion_files *f, const diffusion_options *options,
+                       const diffusion_events *ev, err *e) {
     const weights_files files = {.model = f->model,
                                  .diffusion_model = f->diffusion_model,
                                  .vae = f->vae,
                                  .clip_l = f->clip_l,
                                  .clip_g = f->clip_g};
     if (!(d->weights = weights_open(&files, e)) || !check_parts(d, e)) return false;
-    if (!(d->clip = clip_open(d->weights, d->backend, e))) return err_wrap(e, "text encoder");
+    const clip_form *const *forms = d->family->text;
+    const int count = forms[1] ? 2 : 1;
+    if (!(d->text = text_encoders_open(d->weights, d->backend, forms, count, e))) return err_wrap(e, "text encoder");
     if (!(d->unet = unet_open(d->weights, d->backend, e))) return err_wrap(e, "UNet");
-    if (!(d->vae = vae_open(d->weights, d->backend, e))) return err_wrap(e, "VAE");
-    if (!check_fit(d, e) || !memory_check_weights(d, e)) return false;
-    loading l = {.events = ev};
-    return weights_commit(d->weights, backend_handle(d->backend), on_weights, &l, e);
+    if (!(d->vae = vae_open(d->weights, d->backend, d->family->vae_scale, e))) return err_wrap(e, "VAE");
+    if (!load_taesd(d, f->taesd, e) || !check_fit(d, e) || !memory_check_weights(d, e)) return false;
+    return options->is_deferred || residency_load(d, ev, e);
 }
 
 static void fill_info(diffusion *d) {
     diffusion_info *i = &d->info;
-    i->family = d->family;
+    i->family = d->family->name;
     i->prediction = d->predicts == PREDICT_V ? "v" : "eps";
     i->device = backend_name(d->backend);
     i->weight_bytes = weights_bytes(d->weights, "");
     i->can_encode_images = vae_describe(d->vae).can_encode;
+    i->edits = source_appended(d) == vae_describe(d->vae).latent_channels;
+    i->inpaints = source_appended(d) > vae_describe(d->vae).latent_channels;
+    i->has_taesd = d->taesd != NULL;
     i->size_multiple = vae_describe(d->vae).factor;
     i->min_size = (MODEL_SIDE_MIN + i->size_multiple - 1) / i->size_multiple * i->size_multiple;
     i->max_size = MODEL_SIDE_MAX;
@@ -187,10 +231,10 @@ diffusion *diffusion_open(const diffusion_files *files, const diffusion_options 
     if (!options) options = &defaults;
     diffusion *d = mem_alloc(1, sizeof *d);
     d->memory_limit = options->memory_limit;
-    sigma_table_init(&d->table, 0.00085, 0.012);
     events_progress(events, &(diffusion_progress){.phase = DIFFUSION_LOADING, .steps = 100});
     bool ok = describe_files(d, files, options->prediction, e) &&
-              (d->backend = backend_open(options->device, options->threads, e)) && load_parts(d, files, events, e);
+              (d->backend = backend_open(options->device, options->threads, e)) &&
+              load_parts(d, files, options, events, e);
     if (!ok) {
         diffusion_close(d);
         return NULL;
@@ -202,9 +246,13 @@ diffusion *diffusion_open(const diffusion_files *files, const diffusion_options 
 void diffusion_close(diffusion *d) {
     if (!d) return;
     context_cache_free(&d->contexts);
+    controls_unload(d);
+    image_prompt_unload(d);
+    learned_words_free(d->words);
+    taesd_close(d->taesd);
     vae_close(d->vae);
     unet_close(d->unet);
-    clip_close(d->clip);
+    text_encoders_close(d->text);
     weights_close(d->weights);
     backend_close(d->backend);
     free(d);
@@ -219,14 +267,37 @@ void diffusion_describe(const diffusion *d, diffusion_info *out) {
 void diffusion_params_init(diffusion_params *p) {
     *p = (diffusion_params){.steps = 20,
                             .cfg_scale = 7.0f,
+                            .image_cfg_scale = 1.5f,
                             .sampler = "euler_a",
                             .schedule = "discrete",
                             .rng = "cuda",
                             .batch = 1,
                             .clip_skip = 1,
-                            .eta = 1.0f,
+                            .sampling = {.eta = -1.0f,
+                                         .s_noise = 1.0f,
+                                         .guidance_end = 1.0f,
+                                         .threshold_limit = 4.0f,
+                                         .tile_overlap = 64,
+                                         .cache_interval = 1},
                             .strength = 0.75f,
+                            .inpaint = {.blur = 4, .padding = 32},
+                            .extend = {.feather = 32},
+                            .hires = {.strength = 0.7f, .upscaler = "latent"},
+                            .refiner = {.switch_at = 0.8f},
+                            .ip_adapter = {.weight = 1.0f, .end = 1.0f},
                             .checkpoint_ms = 500};
+}
+
+void diffusion_control_init(diffusion_control *c) {
+    *c = (diffusion_control){.low = 100, .high = 200, .weight = 1.0f, .end = 1.0f};
+}
+
+uint64_t diffusion_seed(const diffusion_params *p, int i) {
+    return p->sampling.subseed_strength > 0.0f ? p->seed : p->seed + (uint64_t)i;
+}
+
+uint64_t diffusion_subseed(const diffusion_params *p, int i) {
+    return p->sampling.subseed + (uint64_t)i;
 }
 
 bool diffusion_check(const diffusion *d, const diffusion_params *p, err *e) {
@@ -236,8 +307,12 @@ bool diffusion_check(const diffusion *d, const diffusion_params *p, err *e) {
 
 bool diffusion_estimate(const diffusion *d, const diffusion_params *p, diffusion_memory *out, err *e) {
     request r;
-    if (!request_resolve(d, p, &r, e)) return false;
-    *out = (diffusion_memory){
-        .weights = (size_t)d->info.weight_bytes, .compute = memory_for_request(d, &r), .free = memory_free(d)};
+    size_t changed = 0, added = 0;
+    if (!request_resolve(d, p, &r, e) || !loras_bytes(d, &r, &changed, e) || !controls_weight_bytes(d, p, &added, e))
+        return false;
+    if (request_has_second(p)) r = request_second(d, &r);
+    *out = (diffusion_memory){.weights = (size_t)d->info.weight_bytes + changed + added,
+                              .compute = memory_for_request(d, &r),
+                              .free = memory_free(d)};
     return true;
 }

@@ -1,6 +1,7 @@
 #include "diffusion/memory.h"
 
 #include "base/memory.h"
+#include "diffusion/model/controlnet.h"
 
 #define MB ((size_t)1 << 20)
 #define GB_OF(bytes) ((double)(bytes) / 1e9)
@@ -19,12 +20,21 @@ size_t memory_free(const diffusion *d) {
     return have;
 }
 
-/* Measured with SD 1.5's widths: 91 MB at 512x512, 362 MB at 1024x1024. Mostly the skip connections, which live until
- * the decoder takes them, and the first level's intermediates. */
+/* On the CPU a large picture alone keeps all cores busy; two of them would only take more memory. Decided by the size
+ * alone, so that a resumed picture is computed as it was begun. */
+bool memory_fits_pair(const diffusion *d, int rows, int columns) {
+    enum { LARGEST = 96 * 96 };
+    return !backend_is_cpu(d->backend) || rows * columns <= LARGEST;
+}
+
+/* Measured with SD 1.5's widths: 91 MB at 512x512, 362 MB at 1024x1024; with SDXL's, whose first level has no
+ * transformers, 94 and 243 MB. Mostly the skip connections, which live until the decoder takes them, and the first
+ * level's intermediates. */
 size_t memory_for_unet(const diffusion *d, int rows, int columns) {
     size_t width = (size_t)weights_dim(d->weights, UNET_WEIGHTS "input_blocks.0.0.weight", 3);
-    size_t passes = backend_is_cpu(d->backend) ? 1 : 2; /* both prompts at once */
-    return 32 * MB + passes * (size_t)rows * (size_t)columns * width * sizeof(float) * 20;
+    size_t passes = memory_fits_pair(d, rows, columns) ? 2 : 1;
+    const size_t share = weights_has_prefix(d->weights, UNET_WEIGHTS "input_blocks.1.1.") ? 20 : 14;
+    return 32 * MB + passes * (size_t)rows * (size_t)columns * width * sizeof(float) * share;
 }
 
 /* Measured likewise: 704 MB at 512x512, 2.8 GB at 1024x1024 to decode, two thirds of it to encode. The last level works
@@ -34,6 +44,22 @@ size_t memory_for_vae(const diffusion *d, int rows, int columns) {
     size_t width = (size_t)weights_dim(d->weights, VAE_WEIGHTS "decoder.conv_out.weight", 2);
     size_t pixels = (size_t)rows * (size_t)columns * factor * factor;
     return 64 * MB + pixels * width * sizeof(float) * 6;
+}
+
+/* On the CPU twice more: what one network gives and the sum of all lie beside the graph that takes it. */
+size_t memory_for_controls(const diffusion *d, const request *r) {
+    if (!r->params->control_count) return 0;
+    const int rows = request_tile_rows(r), columns = request_tile_columns(r);
+    const size_t passes = memory_fits_pair(d, rows, columns) ? 2 : 1;
+    const size_t copies = backend_is_cpu(d->backend) ? 3 : 1;
+    return passes * copies * control_values(unet_first_half(d->unet), rows, columns) * sizeof(float);
+}
+
+/* Of the picture that a ControlNet takes in. Measured with the real widths: 13 MB at 256x256, 41 at 512x512, 147 at
+ * 1024x1024. */
+static size_t memory_for_hint(const request *r) {
+    enum { BYTES_PER_PIXEL = 144 };
+    return r->params->control_count ? 8 * MB + (size_t)r->width * (size_t)r->height * BYTES_PER_PIXEL : 0;
 }
 
 static int smaller(int a, int b) {
@@ -55,17 +81,28 @@ int memory_choose_tile(const diffusion *d, const request *r) {
     return TILE_SMALLEST;
 }
 
+/* What DeepCache keeps, in the machine's memory, of up to three questions. */
+static size_t memory_for_cache(const diffusion *d, const request *r) {
+    enum { QUESTIONS = 3 };
+    if (r->params->sampling.cache_interval <= 1 || !backend_is_cpu(d->backend)) return 0;
+    const size_t cells = (size_t)r->rows * (size_t)r->columns;
+    return QUESTIONS * cells * (size_t)unet_deep_channels(d->unet) * sizeof(float);
+}
+
 size_t memory_for_request(const diffusion *d, const request *r) {
-    size_t unet_bytes = memory_for_unet(d, r->rows, r->columns);
-    size_t vae_bytes = memory_for_tile(d, r, memory_choose_tile(d, r));
-    return unet_bytes > vae_bytes ? unet_bytes : vae_bytes;
+    size_t unet_bytes = memory_for_unet(d, request_tile_rows(r), request_tile_columns(r)) + memory_for_controls(d, r) +
+                        memory_for_cache(d, r);
+    size_t vae_bytes = memory_for_tile(d, r, memory_choose_tile(d, r)), hint_bytes = memory_for_hint(r);
+    size_t most = unet_bytes > vae_bytes ? unet_bytes : vae_bytes;
+    return most > hint_bytes ? most : hint_bytes;
 }
 
 /* On the CPU weights stay in the mapped file, and the system keeps of it what fits: it is enough that the machine could
  * hold them at all. A device needs all of them. */
 bool memory_check_weights(const diffusion *d, err *e) {
     size_t need = 0, have = memory_free(d);
-    static const char *const parts[] = {UNET_WEIGHTS, TEXT_WEIGHTS, VAE_WEIGHTS}; /* not a trainer's averages */
+    static const char *const parts[] = {UNET_WEIGHTS, TEXT_WEIGHTS, TEXT2_WEIGHTS,
+                                        VAE_WEIGHTS}; /* not a trainer's averages */
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) need += (size_t)weights_bytes(d->weights, parts[i]);
     if (backend_is_cpu(d->backend) && !d->memory_limit) have = (size_t)memory_status().total;
     if (have == 0 || need <= have) return true;

@@ -11,9 +11,15 @@
 /* Bytes that may still be used on the device: free ones, within diffusion_options.memory_limit. */
 size_t memory_free(const diffusion *d);
 
+/* Whether both prompts of a picture of this many latents go through the UNet at once. */
+bool memory_fits_pair(const diffusion *d, int rows, int columns);
+
 /* Scratch of one UNet pass over rows x columns latents / of one pass of the VAE. */
 size_t memory_for_unet(const diffusion *d, int rows, int columns);
 size_t memory_for_vae(const diffusion *d, int rows, int columns);
+
+/* What ControlNets add to the UNet. */
+size_t memory_for_controls(const diffusion *d, const request *r);
 
 /* Scratch at the peak of the whole request, with tiles where the request allows them. */
 size_t memory_for_request(const diffusion *d, const request *r);

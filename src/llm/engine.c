@@ -1,6 +1,7 @@
 /* engine.c - requests to slots, slots to batches. What a request is stands in task.c, what a slot does in slot.c. */
 #include "llm/engine.h"
 #include "base/str.h"
+#include "llm/embed.h"
 #include "llm/slot.h"
 
 #include <stdlib.h>
@@ -12,6 +13,7 @@ struct llm_engine {
     struct llama_batch batch;
     slot *slots;             /* [model.info.slots] */
     llm_task *first, **last; /* waiting, in order */
+    embedder *embedder;      /* NULL until it is needed */
     uint64_t last_id, steps;
 };
 
@@ -52,10 +54,20 @@ bool llm_engine_tokenize(const llm_engine *m, const char *text, bool add_special
 /* ---- requests ---- */
 
 uint64_t llm_engine_submit(llm_engine *m, const llm_request *r, const llm_sink *sink, err *e) {
+    if (!m->model.info.generates) {
+        err_set(e, ERR_UNSUPPORTED, "the model makes embeddings, and no text");
+        return 0;
+    }
     llm_task *t = llm_task_create(&m->model, r, sink, m->last_id + 1, e);
     if (!t) return 0;
     *m->last = t;
     m->last = &t->next;
+    return ++m->last_id;
+}
+
+uint64_t llm_engine_embed(llm_engine *m, const llm_embed_request *r, const llm_embed_sink *sink, err *e) {
+    if (!m->embedder) m->embedder = embedder_open(&m->model, &m->hooks, e);
+    if (!m->embedder || !embedder_submit(m->embedder, r, sink, m->last_id + 1, e)) return 0;
     return ++m->last_id;
 }
 
@@ -86,6 +98,7 @@ void llm_engine_cancel(llm_engine *m, uint64_t id) {
             return;
         }
     }
+    if (m->embedder) embedder_cancel(m->embedder, id);
     llm_task *t = take_waiting(m, id);
     if (!t) return;
     llm_usage none = {.prompt_tokens = (int)t->prompt_count};
@@ -107,6 +120,7 @@ void llm_engine_close(llm_engine *m, const err *why) {
         if (t->sink.failed) t->sink.failed(t->sink.ctx, why);
         llm_task_free(t);
     }
+    embedder_close(m->embedder, why);
     free(m->slots);
     llama_batch_free(m->batch);
     llm_model_close(&m->model);
@@ -117,6 +131,7 @@ llm_load llm_engine_load(const llm_engine *m) {
     llm_load load = {0};
     for (int i = 0; i < m->model.info.slots; i++) load.running += m->slots[i].task != NULL;
     for (const llm_task *t = m->first; t; t = t->next) load.waiting++;
+    if (m->embedder) load.waiting += embedder_waiting(m->embedder);
     return load;
 }
 
@@ -140,7 +155,7 @@ static slot *free_slot(llm_engine *m, const llm_task *t) {
 static bool fill_slots(llm_engine *m) {
     bool any = false;
     slot *s;
-    while (m->first && (s = free_slot(m, m->first))) {
+    while (m->first && (s = free_slot(m, m->first))) { /* without slots none is ever queued */
         slot_begin(s, &m->model, take_first(m));
         s->order = ++m->steps;
         any = true;
@@ -227,5 +242,6 @@ bool llm_engine_step(llm_engine *m) {
     bool any = fill_slots(m);
     any |= generate(m);
     any |= read_prompt(m);
+    if (m->embedder) any |= embedder_step(m->embedder);
     return any;
 }

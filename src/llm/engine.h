@@ -58,13 +58,14 @@ typedef struct llm_info {
     uint64_t weights_bytes;
     int n_ctx;
     int n_ctx_train;
+    bool generates; /* false: it makes embeddings only, and has no slots */
     int slots;
     int threads;
     bool chat_template; /* the model brings one; without it ChatML is used */
 } llm_info;
 
-/* Opens a GGUF file. ERR_NOT_FOUND, ERR_FORMAT, ERR_UNSUPPORTED (no text generation), ERR_MEMORY (with the figures),
- * ERR_CANCELLED. The hooks may be NULL, and their ctx must outlive the engine. */
+/* Opens a GGUF file. ERR_NOT_FOUND, ERR_FORMAT, ERR_UNSUPPORTED (neither text nor embeddings), ERR_MEMORY (with the
+ * figures), ERR_CANCELLED. The hooks may be NULL, and their ctx must outlive the engine. */
 llm_engine *llm_engine_open(const char *path, const llm_options *o, const llm_hooks *hooks, err *e);
 
 /* Requests in hand end with `why` (NULL: ERR_CANCELLED). NULL is fine. */
@@ -127,11 +128,38 @@ typedef struct llm_sink {
     void *ctx;
 } llm_sink;
 
-/* Copies the request and queues it. Returns its id, or 0: ERR_INVALID, or ERR_TOO_LARGE when the prompt does not fit.
- */
+/* Copies the request and queues it. Returns its id, or 0: ERR_INVALID, ERR_TOO_LARGE when the prompt does not fit, or
+ * ERR_UNSUPPORTED when the model makes no text. */
 uint64_t llm_engine_submit(llm_engine *m, const llm_request *r, const llm_sink *sink, err *e);
 
-/* Ends the request at once (done, LLM_CANCELLED) and frees its slot. An id that has ended is fine. */
+/* ---- embeddings: one vector for each text ---- */
+
+typedef struct llm_embed_input {
+    const char *text;      /* or NULL and tokens, taken as they are */
+    const int32_t *tokens; /* [token_count] */
+    size_t token_count;
+} llm_embed_input;
+
+typedef struct llm_embed_request {
+    const llm_embed_input *inputs; /* [count] */
+    size_t count;
+    int dimensions; /* how many numbers of each vector are kept; 0: all */
+} llm_embed_request;
+
+/* Each vector once, in order, then exactly one of done and failed. As llm_sink otherwise. */
+typedef struct llm_embed_sink {
+    void (*vector)(void *ctx, size_t index, const float *v, int n); /* of length 1 */
+    void (*done)(void *ctx, int prompt_tokens);
+    void (*failed)(void *ctx, const err *e);
+    void *ctx;
+} llm_embed_sink;
+
+/* As llm_engine_submit(); a text that is too long is ERR_TOO_LARGE. They are computed beside what the slots do, one
+ * chunk in each step; every text is computed by itself, so that its vector does not depend on the others'. */
+uint64_t llm_engine_embed(llm_engine *m, const llm_embed_request *r, const llm_embed_sink *sink, err *e);
+
+/* Ends the request at once (done, LLM_CANCELLED; embeddings fail with ERR_CANCELLED) and frees its slot. An id that has
+ * ended is fine. */
 void llm_engine_cancel(llm_engine *m, uint64_t id);
 
 /* One step. False when there was nothing to do: no request, or none whose reader is ready. */

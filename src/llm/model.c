@@ -76,7 +76,7 @@ static bool check_weights(uint64_t bytes, const llm_options *o, err *e) {
                    (double)bytes / GB, (double)mem.available / GB, (double)mem.total / GB);
 }
 
-static uint64_t meta_number(const llm_model *m, const char *name, uint64_t otherwise) {
+uint64_t llm_model_meta_number(const llm_model *m, const char *name, uint64_t otherwise) {
     char key[128], text[32];
     uint64_t v;
     snprintf(key, sizeof key, "%s.%s", m->info.architecture, name);
@@ -90,7 +90,8 @@ static uint64_t meta_number(const llm_model *m, const char *name, uint64_t other
 static uint64_t cache_bytes(const llm_model *m, int n) {
     int heads = llama_model_n_head(m->weights), kv_heads = llama_model_n_head_kv(m->weights);
     uint64_t width = (uint64_t)llama_model_n_embd(m->weights) / (uint64_t)(heads > 0 ? heads : 1);
-    uint64_t kv = meta_number(m, "attention.key_length", width) + meta_number(m, "attention.value_length", width);
+    uint64_t kv = llm_model_meta_number(m, "attention.key_length", width) +
+                  llm_model_meta_number(m, "attention.value_length", width);
     return 2 * kv * (uint64_t)(kv_heads > 0 ? kv_heads : 1) * (uint64_t)llama_model_n_layer(m->weights) * (uint64_t)n;
 }
 
@@ -128,15 +129,15 @@ static bool computing_must_stop(void *ctx) {
     return h->computing && !h->computing(h->ctx);
 }
 
-static bool cannot_generate(const llm_model *m, err *e) {
-    return err_set(e, ERR_UNSUPPORTED, "a model of architecture '%s' does not generate text token by token",
+static bool cannot_use(const llm_model *m, err *e) {
+    return err_set(e, ERR_UNSUPPORTED, "a model of architecture '%s' makes neither text token by token nor embeddings",
                    m->info.architecture);
 }
 
-static bool can_generate(const llm_model *m, err *e) {
+static bool is_usable(const llm_model *m, err *e) {
     if (llama_model_has_encoder(m->weights) || !llama_model_has_decoder(m->weights) ||
         llama_model_is_diffusion(m->weights))
-        return cannot_generate(m, e);
+        return cannot_use(m, e);
     if (llama_vocab_type(m->vocab) == LLAMA_VOCAB_TYPE_NONE || m->n_vocab < 1)
         return err_set(e, ERR_UNSUPPORTED, "the model has no vocabulary");
     return true;
@@ -204,6 +205,7 @@ static bool make_context(llm_model *m, const llm_options *o, const llm_hooks *ho
     m->chunk = on_device ? LLM_CHUNK_DEVICE : LLM_CHUNK;
     m->info.n_ctx = n_ctx;
     m->info.slots = slots;
+    m->info.generates = true;
     m->info.threads = choose_threads(m, o);
 
     struct llama_context_params p = llama_context_default_params();
@@ -218,10 +220,38 @@ static bool make_context(llm_model *m, const llm_options *o, const llm_hooks *ho
     p.abort_callback = computing_must_stop;
     p.abort_callback_data = (void *)(uintptr_t)hooks;
     m->ctx = llama_init_from_model(m->weights, p);
-    if (m->ctx && !llama_get_memory(m->ctx)) return cannot_generate(m, e); /* BERT and its kin keep nothing */
+    if (m->ctx && !llama_get_memory(m->ctx)) { /* BERT and its kin keep nothing: they make embeddings */
+        llama_free(m->ctx);
+        m->ctx = NULL;
+        m->info.generates = false;
+        m->info.slots = 0;
+        return true;
+    }
     if (m->ctx) return true;
     return err_set(e, ERR_MEMORY, "a context of %d tokens for %d slots (%.2f GB) can't be made: %s", n_ctx, slots,
                    (double)(cache_bytes(m, n_ctx) * (uint64_t)slots) / GB, why->text);
+}
+
+struct llama_context *llm_model_embedding_context(const llm_model *m, int n_ctx, int n_batch, const llm_hooks *hooks,
+                                                  err *e) {
+    struct llama_context_params p = llama_context_default_params();
+    p.n_ctx = (uint32_t)n_ctx;
+    p.n_batch = p.n_ubatch = (uint32_t)n_batch;
+    p.n_seq_max = 1;
+    p.embeddings = true;
+    p.n_threads = p.n_threads_batch = m->info.threads;
+    p.no_perf = true;
+    p.abort_callback = computing_must_stop;
+    p.abort_callback_data = (void *)(uintptr_t)hooks;
+    uint64_t needed = cache_bytes(m, n_ctx), room = memory_status().available;
+    if (m->info.generates && room && needed > room) {
+        err_set(e, ERR_MEMORY, "embeddings need %.2f GB beside the model, but only %.2f GB are available",
+                (double)needed / GB, (double)room / GB);
+        return NULL;
+    }
+    struct llama_context *ctx = llama_init_from_model(m->weights, p);
+    if (!ctx) err_set(e, ERR_MEMORY, "a context for embeddings of %d tokens can't be made", n_ctx);
+    return ctx;
 }
 
 /* One set of threads for the life of the model, which sleeps (poll 0) between graphs: an idle worker takes no processor
@@ -230,7 +260,7 @@ static bool make_context(llm_model *m, const llm_options *o, const llm_hooks *ho
 static void attach_threads(llm_model *m) {
     ggml_backend_dev_t cpu = ggml_backend_dev_by_type(GGML_BACKEND_DEVICE_TYPE_CPU);
     ggml_backend_reg_t reg = cpu ? ggml_backend_dev_backend_reg(cpu) : NULL;
-    if (!reg || m->info.threads < 2) return;
+    if (!reg || !m->ctx || m->info.threads < 2) return;
     struct ggml_threadpool *(*create)(struct ggml_threadpool_params *);
     *(void **)&create = ggml_backend_reg_get_proc_address(reg, "ggml_threadpool_new");
     if (!create) return;
@@ -254,7 +284,7 @@ static bool open_all(llm_model *m, const char *path, const llm_options *o, const
     if (!file_bytes(path, &bytes, e) || !check_weights(bytes, o, e)) return false;
     if (!load_weights(m, path, o, hooks, why, e)) return false;
     read_info(m);
-    if (!can_generate(m, e)) return false;
+    if (!is_usable(m, e)) return false;
     read_vocabulary(m);
     if (!make_context(m, o, hooks, why, e)) return false;
     attach_threads(m);

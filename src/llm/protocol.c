@@ -1,10 +1,11 @@
 /* protocol.c - see protocol.h. */
 #include "llm/protocol.h"
+#include "base/base64.h"
 #include "base/str.h"
 
 #include <stdlib.h>
 
-enum { MESSAGES_MAX = 10000, RESUME_MAX = 1 << 20 };
+enum { MESSAGES_MAX = 10000, RESUME_MAX = 1 << 20, INPUTS_MAX = 2048 };
 
 static bool read_messages(llm_completion *c, const json_in *root, err *e) {
     json_in list;
@@ -43,23 +44,29 @@ static bool read_stops(llm_completion *c, const json_in *root, err *e) {
     return true;
 }
 
+/* An array of tokens; *tokens is freed with free(). */
+static bool read_tokens(const json_in *list, int32_t **tokens, size_t *count, err *e) {
+    size_t n = yyjson_arr_size(list->val);
+    if (n > RESUME_MAX) return err_set(e, ERR_TOO_LARGE, "%s: more than %d tokens", list->path, RESUME_MAX);
+    *tokens = mem_alloc(n, sizeof **tokens);
+    *count = n;
+    size_t i, max;
+    yyjson_val *v;
+    yyjson_arr_foreach(list->val, i, max, v) {
+        if (!yyjson_is_int(v) || yyjson_get_sint(v) < 0 || yyjson_get_sint(v) > INT32_MAX)
+            return err_set(e, ERR_INVALID, "%s[%zu]: expected a token", list->path, i);
+        (*tokens)[i] = (int32_t)yyjson_get_sint(v);
+    }
+    return true;
+}
+
 static bool read_resume(llm_completion *c, const json_in *root, err *e) {
     json_in list;
     if (!json_get_arr(root, "resume", false, &list, e)) return false;
     if (!list.val) return true;
-    size_t count = yyjson_arr_size(list.val);
-    if (count > RESUME_MAX) return err_set(e, ERR_TOO_LARGE, "resume: more than %d tokens", RESUME_MAX);
-    c->resume = mem_alloc(count, sizeof *c->resume);
-    size_t i, n;
-    yyjson_val *v;
-    yyjson_arr_foreach(list.val, i, n, v) {
-        if (!yyjson_is_int(v) || yyjson_get_sint(v) < 0 || yyjson_get_sint(v) > INT32_MAX)
-            return err_set(e, ERR_INVALID, "resume[%zu]: expected a token", i);
-        c->resume[i] = (int32_t)yyjson_get_sint(v);
-    }
+    bool ok = read_tokens(&list, &c->resume, &c->request.resume_count, e);
     c->request.resume = c->resume;
-    c->request.resume_count = count;
-    return true;
+    return ok;
 }
 
 static bool read_numbers(llm_request *r, const json_in *root, err *e) {
@@ -92,6 +99,51 @@ void llm_completion_free(llm_completion *c) {
     free(c->resume);
     yyjson_doc_free(c->doc);
     *c = (llm_completion){0};
+}
+
+static bool read_input(llm_embed_input *in, const json_in *item, err *e) {
+    if (yyjson_is_str(item->val)) {
+        in->text = yyjson_get_str(item->val);
+        return true;
+    }
+    if (!yyjson_is_arr(item->val)) return err_set(e, ERR_INVALID, "%s: expected string or tokens", item->path);
+    int32_t *tokens = NULL;
+    bool ok = read_tokens(item, &tokens, &in->token_count, e);
+    in->tokens = tokens;
+    return ok;
+}
+
+static bool read_inputs(llm_embedding *m, const json_in *root, err *e) {
+    json_in list;
+    if (!json_get_arr(root, "input", true, &list, e)) return false;
+    size_t count = yyjson_arr_size(list.val);
+    if (count < 1 || count > INPUTS_MAX) return err_set(e, ERR_INVALID, "input: expected 1 to %d of them", INPUTS_MAX);
+    m->inputs = mem_alloc(count, sizeof *m->inputs);
+    m->request.inputs = m->inputs;
+    m->request.count = count;
+    for (size_t i = 0; i < count; i++) {
+        json_in item = json_item(&list, i);
+        if (!read_input(&m->inputs[i], &item, e)) return false;
+    }
+    return true;
+}
+
+bool llm_embedding_parse(llm_embedding *m, const char *json, size_t len, err *e) {
+    *m = (llm_embedding){.id = ""};
+    m->doc = json_parse(json, len, e);
+    if (!m->doc) return false;
+    json_in root = json_root(m->doc);
+    bool ok = json_get_str(&root, "id", &m->id, e) && read_inputs(m, &root, e) &&
+              json_get_int(&root, "dimensions", &m->request.dimensions, 0, INT32_MAX, e);
+    if (!ok) llm_embedding_free(m);
+    return ok;
+}
+
+void llm_embedding_free(llm_embedding *m) {
+    for (size_t i = 0; i < m->request.count; i++) free((int32_t *)(uintptr_t)m->inputs[i].tokens);
+    free(m->inputs);
+    yyjson_doc_free(m->doc);
+    *m = (llm_embedding){.id = ""};
 }
 
 bool llm_load_parse(const char *json, size_t len, char **path, llm_options *o, err *e) {
@@ -131,9 +183,9 @@ void llm_write_info(buf *out, const llm_info *i) {
     json_quote(out, i->description);
     buf_printf(out,
                ",\"parameters\":%llu,\"weights_bytes\":%llu,\"n_ctx\":%d,\"n_ctx_train\":%d,\"chat_template\":%s,"
-               "\"slots\":%d,\"threads\":%d}}",
+               "\"generates\":%s,\"slots\":%d,\"threads\":%d}}",
                (unsigned long long)i->parameters, (unsigned long long)i->weights_bytes, i->n_ctx, i->n_ctx_train,
-               i->chat_template ? "true" : "false", i->slots, i->threads);
+               i->chat_template ? "true" : "false", i->generates ? "true" : "false", i->slots, i->threads);
 }
 
 static void write_ids(buf *out, const int32_t *ids, size_t count) {
@@ -167,6 +219,17 @@ void llm_write_done(buf *out, llm_finish why, const llm_usage *u) {
                "\"completion_tokens\":%d,\"prompt_ms\":%.3f,\"predict_ms\":%.3f}",
                llm_finish_name(why), u->prompt_tokens, u->cached_tokens, u->completion_tokens, u->prompt_ms,
                u->predict_ms);
+}
+
+void llm_write_vector(buf *out, size_t index, const float *v, int n) {
+    buf_printf(out, "{\"event\":\"embedding\",\"index\":%zu,\"base64\":\"", index);
+    base64_encode(out, v, (size_t)n * sizeof *v); /* every machine that this runs on has the low byte first */
+    buf_puts(out, "\"}");
+}
+
+void llm_write_embedded(buf *out, int prompt_tokens) {
+    buf_printf(out, "{\"event\":\"done\",\"finish_reason\":\"stop\",\"prompt_tokens\":%d,\"completion_tokens\":0}",
+               prompt_tokens);
 }
 
 void llm_write_load_error(buf *out, const char *type, const err *e, const char *loaded) {

@@ -16,11 +16,13 @@
 
 enum { BODY_MAX = 64 << 20, EVENT_MAX = 32 << 20, ROOM_MIN = 16 * 1024 };
 
-/* A completion under way: the job's argument, and a member of the service's list while the engine has it. */
+/* A completion or embeddings under way: the job's argument, and a member of the service's list while the engine has it.
+ */
 typedef struct stream {
     struct service *service;
     worker_job *job;
-    llm_completion completion; /* until it is submitted */
+    llm_completion completion; /* until it is submitted; or */
+    llm_embedding embedding;   /* likewise */
     uint64_t id;               /* the engine's */
     struct stream *next;
 } stream;
@@ -41,6 +43,11 @@ static void unlink_stream(stream *s) {
     stream **at = &s->service->streams;
     while (*at && *at != s) at = &(*at)->next;
     if (*at) *at = s->next;
+}
+
+static void adopt_stream(stream *s) {
+    s->next = s->service->streams;
+    s->service->streams = s;
 }
 
 static void send_line(stream *s, buf *line) {
@@ -104,9 +111,42 @@ static void run_complete(worker_job *job, void *arg) {
         return;
     }
     llm_completion_free(&s->completion); /* the engine has its copy */
-    s->next = v->streams;
-    v->streams = s;
+    adopt_stream(s);
 }
+
+/* ---- embeddings: engine thread ---- */
+
+static void on_vector(void *ctx, size_t index, const float *v, int n) {
+    buf line;
+    buf_init(&line, EVENT_MAX);
+    llm_write_vector(&line, index, v, n);
+    send_line(ctx, &line);
+}
+
+static void on_embedded(void *ctx, int prompt_tokens) {
+    stream *s = ctx;
+    buf line;
+    buf_init(&line, EVENT_MAX);
+    llm_write_embedded(&line, prompt_tokens);
+    unlink_stream(s);
+    worker_job_done(s->job, buf_str(&line), line.len);
+    buf_free(&line);
+}
+
+static void run_embed(worker_job *job, void *arg) {
+    stream *s = arg;
+    service *v = s->service;
+    err e = {0};
+    s->job = job;
+    llm_embed_sink sink = {.vector = on_vector, .done = on_embedded, .failed = on_failed, .ctx = s};
+    if (!v->engine)
+        err_set(&e, ERR_CONFLICT, "no model is loaded");
+    else if ((s->id = llm_engine_embed(v->engine, &s->embedding.request, &sink, &e)) != 0)
+        adopt_stream(s);
+    if (e.code) worker_job_fail(job, &e);
+}
+
+/* ---- both: engine thread ---- */
 
 static void cancel_gone(service *v) {
     for (stream *s = v->streams; s;) {
@@ -164,7 +204,8 @@ static void adopt(service *v, llm_engine *engine, const char *path, const llm_op
     str_set(&v->path, path);
     v->options = *o;
     worker_set_model(v->w, path);
-    log_info("llm", "loaded: %s, %d slots of %d tokens, %d threads", i->description, i->slots, i->n_ctx, i->threads);
+    log_info("llm", "loaded: %s, %d slots of %d tokens, %d threads%s", i->description, i->slots, i->n_ctx, i->threads,
+             i->generates ? "" : ", for embeddings");
 }
 
 /* The old model had to go for the new one, and the new one failed. */
@@ -310,6 +351,7 @@ static size_t memory(void *ctx, worker_memory *out, size_t cap) {
 static void free_stream(void *arg) {
     stream *s = arg;
     llm_completion_free(&s->completion);
+    llm_embedding_free(&s->embedding);
     free(s);
 }
 
@@ -322,6 +364,21 @@ static void on_complete(void *ctx, http_req *req) {
     s->service = v;
     if (llm_completion_parse(&s->completion, body, len, &e)) {
         worker_submit(v->w, req, s->completion.id, run_complete, s, free_stream);
+        return;
+    }
+    free_stream(s);
+    http_reply_err(req, &e);
+}
+
+static void on_embed(void *ctx, http_req *req) {
+    service *v = ctx;
+    size_t len;
+    const char *body = http_req_body(req, &len);
+    err e = {0};
+    stream *s = mem_alloc(1, sizeof *s);
+    s->service = v;
+    if (llm_embedding_parse(&s->embedding, body, len, &e)) {
+        worker_submit(v->w, req, s->embedding.id, run_embed, s, free_stream);
         return;
     }
     free_stream(s);
@@ -391,6 +448,7 @@ int main(int argc, char **argv) {
         {"POST", "/internal/load", on_load, 0},
         {"POST", "/internal/unload", on_unload, 0},
         {"POST", "/internal/complete", on_complete, BODY_MAX},
+        {"POST", "/internal/embed", on_embed, BODY_MAX},
         {"POST", "/internal/tokenize", on_tokenize, BODY_MAX},
         {"GET", "/internal/devices", on_devices, 0},
     };

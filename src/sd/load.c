@@ -40,6 +40,7 @@ static void write_model(buf *out, const diffusion_info *i) {
                (unsigned long long)i->parameters, i->prediction, (unsigned long long)i->weight_bytes);
     buf_printf(out, ",\"width\":%d,\"height\":%d,\"size_multiple\":%d,\"image_to_image\":%s", i->default_width,
                i->default_height, i->size_multiple, i->can_encode_images ? "true" : "false");
+    buf_printf(out, ",\"taesd\":%s", i->has_taesd ? "true" : "false");
     write_names(out, "samplers", diffusion_samplers());
     write_names(out, "schedulers", diffusion_schedules());
     buf_puts(out, "}}");
@@ -80,6 +81,7 @@ void sd_run_load(worker_job *job, void *arg) {
     err e = {0};
     int64_t start = clock_mono_ms();
     worker_set_activity(l->sd->worker, WORKER_LOADING);
+    sd_kept_free(&l->sd->refiner); /* its memory may be needed */
     bool ok = sd_model_load(&l->sd->model, &l->request.files, l->request.prediction, &events, &e);
     worker_set_model(l->sd->worker, sd_model_path(&l->sd->model));
     if (!ok) {
@@ -96,6 +98,8 @@ void sd_run_unload(worker_job *job, void *arg) {
     sd_service *sd = arg;
     if (sd->model.engine) log_info("sd", "unloading '%s'", path_base(sd_model_path(&sd->model)));
     sd_model_unload(&sd->model);
+    sd_kept_free(&sd->refiner);
+    sd_kept_free(&sd->upscaler);
     worker_set_model(sd->worker, NULL);
     worker_job_reply(job, 200, "{}", 2);
 }

@@ -53,6 +53,27 @@ static void route_generate(void *ctx, http_req *req) {
     http_reply_err(req, &e);
 }
 
+static void free_upscale(void *arg) {
+    upscale_job *u = arg;
+    upscale_request_free(&u->request);
+    free(u);
+}
+
+static void route_upscale(void *ctx, http_req *req) {
+    sd_service *sd = ctx;
+    size_t len;
+    const char *body = http_req_body(req, &len);
+    err e;
+    upscale_job *u = mem_alloc(1, sizeof *u);
+    u->sd = sd;
+    if (upscale_request_read(&u->request, body, len, &e)) {
+        worker_submit(sd->worker, req, u->request.job, sd_run_upscale, u, free_upscale);
+        return;
+    }
+    free(u);
+    http_reply_err(req, &e);
+}
+
 static void route_unload(void *ctx, http_req *req) {
     sd_service *sd = ctx;
     worker_submit(sd->worker, req, "unload", sd_run_unload, sd, NULL);
@@ -86,7 +107,7 @@ static void route_devices(void *ctx, http_req *req) {
 static const http_route routes[] = {
     {"POST", "/internal/load", route_load, BODY_MAX},         {"POST", "/internal/unload", route_unload, BODY_MAX},
     {"POST", "/internal/generate", route_generate, BODY_MAX}, {"POST", "/internal/inspect", sd_inspect, BODY_MAX},
-    {"GET", "/internal/devices", route_devices, 0},
+    {"GET", "/internal/devices", route_devices, 0},           {"POST", "/internal/upscale", route_upscale, BODY_MAX},
 };
 
 /* ---- the engine thread ------------------------------------------------------------------------------------------ */
@@ -112,6 +133,8 @@ static size_t report_memory(void *ctx, worker_memory *out, size_t cap) {
 static void engine_fini(void *ctx) {
     sd_service *sd = ctx;
     sd_model_unload(&sd->model);
+    sd_kept_free(&sd->refiner);
+    sd_kept_free(&sd->upscaler);
 }
 
 /* ---- start ------------------------------------------------------------------------------------------------------ */
@@ -130,6 +153,7 @@ static int start(void *ctx, worker *w) {
 
 int main(int argc, char **argv) {
     if (argc > 1 && str_eq(argv[1], "generate")) return cli_generate(argc - 1, argv + 1);
+    if (argc > 1 && str_eq(argv[1], "convert")) return cli_convert(argc - 1, argv + 1);
     sd_service sd = {0};
     const arg_spec args[] = {
         {"backend", 0, NULL, ARG_STRING, &sd.backend, "NAME", "compute device: CPU, CUDA0, ... (default: the best)"},

@@ -8,11 +8,11 @@
 
 /* Borrowed or owned, as the files are. */
 typedef const char **file_slot;
-enum { FILE_SLOTS = 7 };
+enum { FILE_SLOTS = 8 };
 
 static void slots_of(diffusion_files *f, file_slot out[FILE_SLOTS]) {
     const file_slot slots[FILE_SLOTS] = {&f->model,  &f->diffusion_model, &f->vae, &f->clip_l,
-                                         &f->clip_g, &f->t5xxl,           &f->llm};
+                                         &f->clip_g, &f->t5xxl,           &f->llm, &f->taesd};
     for (int i = 0; i < FILE_SLOTS; i++) out[i] = slots[i];
 }
 

@@ -5,11 +5,15 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "diffusion/image/metadata.h"
+#include "diffusion/image/upscalers.h"
+#include "diffusion/load/tensor_file.h"
 #include "diffusion/sample/sampler.h"
+#include "diffusion/text/lora_tag.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { THUMB_SIDE = 256, THUMB_QUALITY = 80, FILE_MAX_BYTES = 512 << 20 };
 
@@ -70,6 +74,139 @@ bool output_write(const output_target *t, int index, const image *picture, const
     return true;
 }
 
+/* The prompt, with a tag for each LoRA that was asked for beside it: a tag is how A1111's text says it. */
+static char *prompt_with_tags(const diffusion_params *p) {
+    buf b;
+    buf_init(&b, 1 << 20);
+    buf_puts(&b, p->prompt ? p->prompt : "");
+    for (size_t i = 0; i < p->lora_count; i++) {
+        const diffusion_lora *l = &p->loras[i];
+        if (l->is_in_prompt || !l->name) continue;
+        if (b.len) buf_putc(&b, ' ');
+        lora_tag_write(l->name, (double)l->te, (double)l->unet, &b);
+    }
+    return buf_take(&b, NULL);
+}
+
+/* "name: 0123456789ab, ...": by the beginning of what kohya's trainer wrote of the tensors' SHA-256, sites find a LoRA.
+ * Those without are left out. */
+static void add_hashes(const diffusion_params *p, metadata *m) {
+    enum { SHORT = 12 };
+    buf b;
+    buf_init(&b, 1 << 16);
+    for (size_t i = 0; i < p->lora_count; i++) {
+        const diffusion_lora *l = &p->loras[i];
+        const char *hash;
+        tensor_file *f = l->name ? tensor_file_open_header(l->path, NULL) : NULL;
+        if (f && tensor_file_meta_str(f, "sshs_model_hash", &hash) && strlen(hash) >= SHORT)
+            buf_printf(&b, "%s%s: %.*s", b.len ? ", " : "", l->name, SHORT, hash);
+        tensor_file_close(f);
+    }
+    if (b.len) metadata_set(m, "Lora hashes", buf_str(&b));
+    buf_free(&b);
+}
+
+/* In A1111's words. */
+static void add_inpainting(const diffusion_params *p, metadata *m) {
+    static const char *const fills[] = {"original", "fill", "latent noise", "latent nothing"};
+    const diffusion_inpaint *i = &p->inpaint;
+    const diffusion_extend *x = &p->extend;
+    if (i->mask) metadata_setf(m, "Mask blur", "%g", (double)i->blur);
+    if (i->mask && i->invert) metadata_set(m, "Mask mode", "Inpaint not masked");
+    if (i->only_masked) {
+        metadata_set(m, "Inpaint area", "Only masked");
+        metadata_setf(m, "Masked area padding", "%d", i->padding);
+    }
+    if (i->fill != DIFFUSION_FILL_ORIGINAL) metadata_set(m, "Masked content", fills[i->fill]);
+    if (x->left || x->right || x->top || x->bottom) {
+        metadata_setf(m, "Outpaint", "left %d right %d top %d bottom %d", x->left, x->right, x->top, x->bottom);
+        metadata_setf(m, "Outpaint feather", "%d", x->feather);
+    }
+}
+
+/* As A1111's extension writes them. */
+static void add_controls(const diffusion_params *p, metadata *m) {
+    static const char *const modes[] = {"Balanced", "My prompt is more important", "ControlNet is more important"};
+    for (size_t i = 0; i < p->control_count; i++) {
+        const diffusion_control *c = &p->controls[i];
+        const bool is_canny = c->preprocessor == DIFFUSION_PREPROCESS_CANNY;
+        char key[24], thresholds[64] = "";
+        snprintf(key, sizeof key, "ControlNet %zu", i);
+        if (is_canny) snprintf(thresholds, sizeof thresholds, ", Threshold A: %d, Threshold B: %d", c->low, c->high);
+        metadata_setf(m, key,
+                      "Module: %s, Model: %s, Weight: %g, Resize Mode: Crop and Resize%s, Guidance Start: %g, "
+                      "Guidance End: %g, Control Mode: %s",
+                      diffusion_preprocessors()[c->preprocessor], c->name ? c->name : "?", (double)c->weight,
+                      thresholds, (double)c->start, (double)c->end, modes[c->mode]);
+    }
+}
+
+static void add_ip_adapter(const diffusion_ip_adapter *a, metadata *m) {
+    if (str_empty(a->path)) return;
+    metadata_setf(m, "IP-Adapter", "Model: %s, Weight: %g, Guidance Start: %g, Guidance End: %g",
+                  a->name ? a->name : "?", (double)a->weight, (double)a->start, (double)a->end);
+}
+
+static bool has_hires(const diffusion_params *p) {
+    return p->hires.width || p->hires.height || p->hires.scale != 0.0f;
+}
+
+static void add_hires(const diffusion_params *p, metadata *m) {
+    const diffusion_hires *h = &p->hires;
+    const upscaler *u = upscaler_find(h->upscaler);
+    if (!has_hires(p)) return;
+    metadata_setf(m, "Denoising strength", "%g", (double)h->strength);
+    if (h->width || h->height)
+        metadata_setf(m, "Hires resize", "%dx%d", h->width, h->height);
+    else
+        metadata_setf(m, "Hires upscale", "%g", (double)h->scale);
+    if (h->steps) metadata_setf(m, "Hires steps", "%d", h->steps);
+    char *network = h->network ? path_stem(h->network) : NULL;
+    metadata_set(m, "Hires upscaler", network ? network : u ? u->label : h->upscaler);
+    free(network);
+}
+
+static void add_refiner(const output_origin *o, metadata *m) {
+    if (!o->refiner) return;
+    char *name = path_stem(o->refiner);
+    metadata_set(m, "Refiner", name);
+    metadata_setf(m, "Refiner switch at", "%g", (double)o->params->refiner.switch_at);
+    free(name);
+}
+
+static void add_real(metadata *m, const char *key, float v, float usual) {
+    if (v != usual) metadata_setf(m, key, "%g", (double)v);
+}
+
+/* What is not as usual, by A1111's words where it has some. */
+static void add_sampling(const output_origin *o, const sampler *kind, metadata *m) {
+    const diffusion_sampling *s = &o->params->sampling;
+    if (s->eta >= 0.0f && kind && kind->traits & SAMPLER_ETA) add_real(m, "Eta", s->eta, kind->eta);
+    add_real(m, "Sigma churn", s->s_churn, 0.0f);
+    add_real(m, "Sigma tmin", s->s_tmin, 0.0f);
+    add_real(m, "Sigma tmax", s->s_tmax, 0.0f);
+    add_real(m, "Sigma noise", s->s_noise, 1.0f);
+    if (s->noise_seed_delta) metadata_setf(m, "ENSD", "%d", s->noise_seed_delta);
+    if (s->subseed_strength > 0.0f) {
+        metadata_setf(m, "Variation seed", "%" PRIu64, o->subseed);
+        metadata_setf(m, "Variation seed strength", "%g", (double)s->subseed_strength);
+    }
+    if (s->seed_from_width || s->seed_from_height)
+        metadata_setf(m, "Seed resize from", "%dx%d", s->seed_from_width, s->seed_from_height);
+    if (s->cache_interval > 1) metadata_setf(m, "Cache interval", "%d", s->cache_interval);
+    if (s->tile) {
+        metadata_setf(m, "Diffusion tile", "%d", s->tile);
+        metadata_setf(m, "Diffusion tile overlap", "%d", s->tile_overlap);
+    }
+    add_real(m, "CFG rescale", s->guidance_rescale, 0.0f);
+    add_real(m, "Guidance start", s->guidance_start, 0.0f);
+    add_real(m, "Guidance end", s->guidance_end, 1.0f);
+    if (s->threshold > 0.0f) {
+        metadata_setf(m, "Dynamic threshold", "%g", (double)s->threshold);
+        metadata_setf(m, "Dynamic threshold limit", "%g", (double)s->threshold_limit);
+    }
+}
+
 void output_parameters(const output_origin *o, buf *out) {
     const diffusion_params *p = o->params;
     const schedule *implied = NULL;
@@ -79,17 +216,29 @@ void output_parameters(const output_origin *o, buf *out) {
     rng_kind noise = RNG_CUDA;
     rng_kind_from_name(p->rng, &noise);
 
-    metadata m = {.prompt = str_dup(p->prompt), .negative_prompt = str_dup(p->negative)};
+    metadata m = {.prompt = prompt_with_tags(p), .negative_prompt = str_dup(p->negative)};
     metadata_setf(&m, "Steps", "%d", p->steps);
     metadata_set(&m, "Sampler", kind ? kind->label : p->sampler);
     if (chosen) metadata_set(&m, "Schedule type", chosen->label);
     metadata_setf(&m, "CFG scale", "%g", (double)p->cfg_scale);
     metadata_setf(&m, "Seed", "%" PRIu64, o->seed);
-    metadata_setf(&m, "Size", "%dx%d", o->width, o->height);
+    if (has_hires(p) && p->width && p->height) /* the first pass's, as A1111 has it */
+        metadata_setf(&m, "Size", "%dx%d", p->width, p->height);
+    else
+        metadata_setf(&m, "Size", "%dx%d", o->width, o->height);
     if (o->model) metadata_set(&m, "Model", o->model);
     if (p->init) metadata_setf(&m, "Denoising strength", "%g", (double)p->strength);
+    if (p->init) add_inpainting(p, &m);
+    if (o->edits) metadata_setf(&m, "Image CFG scale", "%g", (double)p->image_cfg_scale);
+    add_hires(p, &m);
+    add_controls(p, &m);
+    add_ip_adapter(&p->ip_adapter, &m);
+    add_refiner(o, &m);
+    if (p->tiny_vae) metadata_set(&m, "VAE", "TAESD");
     if (p->clip_skip > 1) metadata_setf(&m, "Clip skip", "%d", p->clip_skip);
-    if (p->eta != 1.0f) metadata_setf(&m, "Eta", "%g", (double)p->eta);
+    if (!str_empty(p->emphasis) && !str_eq(p->emphasis, "a1111")) metadata_set(&m, "Emphasis", p->emphasis);
+    add_sampling(o, kind, &m);
+    add_hashes(p, &m);
     metadata_set(&m, "RNG", noise == RNG_CPU ? "CPU" : "NV");
     metadata_set(&m, "Version", "Mysti " MYSTI_VERSION);
     metadata_format(&m, out);

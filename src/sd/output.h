@@ -38,9 +38,11 @@ bool output_write(const output_target *t, int index, const image *picture, const
 /* What is needed to say how a picture was made, besides the parameters. */
 typedef struct output_origin {
     const diffusion_params *params;
-    int width, height; /* of the picture */
-    uint64_t seed;     /* of this one */
-    const char *model; /* name; may be NULL */
+    int width, height;      /* of the picture */
+    uint64_t seed, subseed; /* of this one */
+    const char *model;      /* name; may be NULL */
+    const char *refiner;    /* its path, or NULL */
+    bool edits;             /* the model edits a picture: image_cfg_scale counts */
 } output_origin;
 
 /* Appends A1111's text. */

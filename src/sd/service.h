@@ -2,6 +2,7 @@
 #ifndef MYSTI_SD_SERVICE_H
 #define MYSTI_SD_SERVICE_H
 
+#include "sd/kept.h"
 #include "sd/model.h"
 #include "sd/request.h"
 #include "worker/worker.h"
@@ -20,6 +21,7 @@ typedef struct sd_service {
 
     /* Engine thread only. */
     sd_model model;
+    sd_kept upscaler, refiner; /* those used last */
 
     /* What the engine thread last saw, for the loop thread: asking a device may block while it computes. */
     uv_mutex_t lock;
@@ -38,11 +40,17 @@ typedef struct generate_job {
     generate_request request;
 } generate_job;
 
+typedef struct upscale_job {
+    sd_service *sd;
+    upscale_request request;
+} upscale_job;
+
 /* Engine thread: the work of POST /internal/load, /unload and /generate. `arg` is the struct above; unload's is the
  * service. */
 void sd_run_load(worker_job *job, void *arg);
 void sd_run_unload(worker_job *job, void *arg);
 void sd_run_generate(worker_job *job, void *arg);
+void sd_run_upscale(worker_job *job, void *arg); /* POST /internal/upscale; an upscale_job */
 
 /* Loop thread: POST /internal/inspect. */
 void sd_inspect(void *ctx, http_req *req);

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { OPTION_COUNT = 33 };
+enum { OPTION_COUNT = 34 };
 
 static void describe(config *c, arg_spec out[OPTION_COUNT]) {
     const arg_spec specs[OPTION_COUNT] = {
@@ -29,6 +29,7 @@ static void describe(config *c, arg_spec out[OPTION_COUNT]) {
         {"clip_g", 0, NULL, ARG_STRING, &c->clip_g, "FILE", "CLIP-G text encoder for it"},
         {"t5xxl", 0, NULL, ARG_STRING, &c->t5xxl, "FILE", "T5 text encoder for it"},
         {"llm", 0, NULL, ARG_STRING, &c->llm, "FILE", "LLM used as text encoder for it"},
+        {"taesd", 0, NULL, ARG_STRING, &c->taesd, "FILE", "tiny autoencoder for it: real previews, quick decoding"},
         {"llm-model", 0, "lm", ARG_STRING, &c->llm_model, "FILE", "LLM to load for text"},
         {"threads", 't', NULL, ARG_INT, &c->threads, "N", "threads of the image worker (all cores)"},
         {"llm-threads", 0, NULL, ARG_INT, &c->llm_threads, "N", "threads of the LLM worker (all cores)"},

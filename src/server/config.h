@@ -14,7 +14,7 @@ typedef struct config {
     char *config_file;
 
     /* Models to load at the start; each a path or an id below model_dir. */
-    char *model, *diffusion_model, *vae, *clip_l, *clip_g, *t5xxl, *llm, *llm_model;
+    char *model, *diffusion_model, *vae, *clip_l, *clip_g, *t5xxl, *llm, *taesd, *llm_model;
 
     int64_t threads, llm_threads;              /* 0: the worker decides */
     int64_t n_ctx, n_gpu_layers, llm_slots;    /* defaults for loading an LLM */

@@ -1,10 +1,12 @@
 /* image_params.c - see image_params.h. */
 #include "server/image_params.h"
+#include "server/image_fields.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "diffusion/sample/rng.h"
 #include "diffusion/sample/sampler.h"
 #include "diffusion/sample/schedule.h"
+#include "server/image_fields.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -12,6 +14,8 @@
 #include <string.h>
 
 static const char *const formats[] = {"png", "jpeg", "webp", NULL};
+static const char *const vaes[] = {"full", "taesd", NULL};
+static const char *const emphases[] = {"a1111", "comfy", "none", NULL};
 
 const char *const *image_params_samplers(void) {
     return sampler_names;
@@ -56,25 +60,16 @@ static const char *find_format(const char *name) {
     return NULL;
 }
 
-static bool not_one_of(const char *field, const char *value, const char *const *names, err *e) {
-    char all[160] = "";
-    size_t len = 0;
-    for (; *names && len < sizeof all - 1; names++) {
-        int n = snprintf(all + len, sizeof all - len, "%s%s", len ? ", " : "", *names);
-        len += n > 0 ? (size_t)n : 0;
-    }
-    return err_set(e, ERR_INVALID, "%s: '%.40s' is none of %s", field, value, all);
+static const char *find_vae(const char *name) {
+    for (size_t i = 0; vaes[i]; i++)
+        if (str_ieq(name, vaes[i])) return vaes[i];
+    return NULL;
 }
 
-static bool read_name(const json_in *body, const char *key, const char *(*find)(const char *), const char *const *names,
-                      const char **out, err *e) {
-    const char *text = NULL;
-    if (!json_get_str(body, key, &text, e)) return false;
-    if (str_empty(text)) return true;
-    const char *name = find(text);
-    if (!name) return not_one_of(key, text, names, e);
-    *out = name;
-    return true;
+static const char *find_emphasis(const char *name) {
+    for (size_t i = 0; emphases[i]; i++)
+        if (str_ieq(name, emphases[i])) return emphases[i];
+    return NULL;
 }
 
 static bool read_sampler(image_params *p, const json_in *body, const char *key, err *e) {
@@ -82,7 +77,7 @@ static bool read_sampler(image_params *p, const json_in *body, const char *key, 
     if (!json_get_str(body, key, &text, e)) return false;
     if (str_empty(text)) return true;
     const char *name = find_sampler(text, &implied);
-    if (!name) return not_one_of(key, text, sampler_names, e);
+    if (!name) return field_not_one_of(key, text, sampler_names, e);
     p->sampler = name;
     if (implied) p->scheduler = implied;
     return true;
@@ -93,58 +88,7 @@ static bool read_scheduler(image_params *p, const json_in *body, err *e) {
     const char *text = NULL;
     if (!json_get_str(body, "scheduler", &text, e)) return false;
     if (text && (str_ieq(text, "automatic") || str_ieq(text, "default"))) return true;
-    return read_name(body, "scheduler", find_scheduler, schedule_names, &p->scheduler, e);
-}
-
-/* ---- numbers ---------------------------------------------------------------------------------------------------- */
-
-static bool wrong_type(const json_in *in, const char *what, err *e) {
-    return err_set(e, ERR_INVALID, "%s: expected %s", in->path, what);
-}
-
-/* A number, or text that is one: form fields are always text. False with e set; *there false when absent. */
-static bool number_of(const json_in *body, const char *key, const char *what, double *out, bool *there, err *e) {
-    json_in in = json_at(body, key);
-    *there = in.val && !yyjson_is_null(in.val);
-    if (yyjson_is_str(in.val) && str_empty(yyjson_get_str(in.val))) *there = false;
-    if (!*there) return true;
-    if (yyjson_is_num(in.val)) {
-        *out = yyjson_get_num(in.val);
-        return true;
-    }
-    if (yyjson_is_str(in.val) && str_to_f64(yyjson_get_str(in.val), out) && isfinite(*out)) return true;
-    return wrong_type(&in, what, e);
-}
-
-/* Doubles hold every whole number up to 2^53, the largest that any field takes. */
-static bool read_whole(const json_in *body, const char *key, int64_t *out, int64_t min, int64_t max, err *e) {
-    double v = 0;
-    bool there;
-    if (!number_of(body, key, "a whole number", &v, &there, e)) return false;
-    if (!there) return true;
-    if (v != floor(v)) return err_set(e, ERR_INVALID, "%s: %g is not a whole number", key, v);
-    if (v < (double)min || v > (double)max)
-        return err_set(e, ERR_INVALID, "%s: %.17g is not between %lld and %lld", key, v, (long long)min,
-                       (long long)max);
-    *out = (int64_t)v;
-    return true;
-}
-
-static bool read_int(const json_in *body, const char *key, int *out, int min, int max, err *e) {
-    int64_t v = *out;
-    bool ok = read_whole(body, key, &v, min, max, e);
-    *out = (int)v;
-    return ok;
-}
-
-static bool read_real(const json_in *body, const char *key, double *out, double min, double max, err *e) {
-    double v = 0;
-    bool there;
-    if (!number_of(body, key, "a number", &v, &there, e)) return false;
-    if (there && !(v >= min && v <= max))
-        return err_set(e, ERR_INVALID, "%s: %g is not between %g and %g", key, v, min, max);
-    if (there) *out = v;
-    return true;
+    return field_name(body, "scheduler", find_scheduler, schedule_names, &p->scheduler, e);
 }
 
 /* ---- fields ----------------------------------------------------------------------------------------------------- */
@@ -170,7 +114,7 @@ static bool read_size(image_params *p, const json_in *body, err *e) {
 
 static bool read_side(const json_in *body, const char *key, int *out, err *e) {
     int64_t v = 0;
-    if (!read_whole(body, key, &v, 0, PARAMS_SEED_MAX, e)) return false;
+    if (!field_whole(body, key, &v, 0, PARAMS_SEED_MAX, e)) return false;
     if (v == 0) return true; /* absent, or 0: the model's own */
     if (!check_side(key, v, e)) return false;
     *out = (int)v;
@@ -195,34 +139,92 @@ static bool read_text(const json_in *body, const char *key, char **out, err *e) 
 }
 
 static bool read_texts(image_params *p, const json_in *body, err *e) {
-    const char *model = NULL, *init = NULL;
-    if (!json_has(body, "prompt")) return err_set(e, ERR_INVALID, "prompt: required");
+    const char *model = NULL, *init = NULL, *refiner = NULL;
     if (!read_text(body, "prompt", &p->prompt, e) || !read_text(body, "negative_prompt", &p->negative_prompt, e) ||
-        !json_get_str(body, "model", &model, e) || !json_get_str(body, "init_image", &init, e))
+        !json_get_str(body, "model", &model, e) || !json_get_str(body, "init_image", &init, e) ||
+        !json_get_str(body, "refiner_checkpoint", &refiner, e) || !json_get_str(body, "refiner", &refiner, e))
         return false;
+    if (!str_empty(refiner) && !str_ieq(refiner, "none")) str_set(&p->refiner, refiner);
     if (!str_empty(model)) str_set(&p->model, model);
     if (!str_empty(init)) str_set(&p->init_image, init);
     return true;
 }
 
+/* ---- LoRAs ------------------------------------------------------------------------------------------------------ */
+
+/* A name alone, or an object. */
+static bool read_lora(image_params *p, const json_in *in, bool strict, err *e) {
+    static const char *const keys[] = {"name", "weight", "strength", "te_weight"};
+    const double most = PARAMS_LORA_WEIGHT_MAX;
+    const char *name = yyjson_get_str(in->val);
+    image_lora l = {.weight = 1};
+    if (!name) {
+        if (!yyjson_is_obj(in->val)) return field_wrong_type(in, "a LoRA's name or object", e);
+        if (strict && !json_check_keys(in, keys, sizeof keys / sizeof *keys, e)) return err_wrap(e, "%s", in->path);
+        if (!json_need_str(in, "name", &name, e)) return false;
+        bool ok = field_real(in, "strength", &l.weight, -most, most, e) &&
+                  field_real(in, "weight", &l.weight, -most, most, e);
+        l.te_weight = l.weight;
+        if (!ok || !field_real(in, "te_weight", &l.te_weight, -most, most, e)) return false;
+    } else {
+        l.te_weight = l.weight;
+    }
+    l.name = str_dup(name);
+    p->loras[p->lora_count++] = l;
+    return true;
+}
+
+/* An array; as text in a form. */
+static bool read_loras(image_params *p, const json_in *body, bool strict, err *e) {
+    json_in list;
+    yyjson_doc *doc;
+    field_json(body, "loras", &list, &doc);
+    const size_t count = yyjson_arr_size(list.val);
+    bool ok = !list.val || yyjson_is_arr(list.val) || field_wrong_type(&list, "array", e);
+    ok = ok && (count <= PARAMS_LORAS_MAX || err_set(e, ERR_INVALID, "loras: more than %d", PARAMS_LORAS_MAX));
+    if (ok && list.val) p->loras = mem_alloc(count + 1, sizeof *p->loras);
+    for (size_t i = 0; ok && i < count; i++) {
+        const json_in item = json_item(&list, i);
+        ok = read_lora(p, &item, strict, e);
+    }
+    yyjson_doc_free(doc);
+    return ok;
+}
+
+static bool read_upscale(image_params *p, const json_in *body, err *e) {
+    const char *type = NULL, *image = NULL, *upscaler = NULL;
+    if (!json_get_str(body, "type", &type, e)) return false;
+    if (!p->is_upscale && !str_eq(type, "upscale")) return true;
+    p->is_upscale = true;
+    if (!json_get_str(body, "image", &image, e) || !json_get_str(body, "upscaler", &upscaler, e)) return false;
+    if (!str_empty(image)) str_set(&p->init_image, image);
+    if (!str_empty(upscaler)) str_set(&p->upscaler, upscaler);
+    if (!field_real(body, "factor", &p->factor, 0, PARAMS_FACTOR_MAX, e)) return false;
+    return p->factor <= 0 || p->factor >= 1 ||
+           err_set(e, ERR_INVALID, "factor: %g is not between 1 and %d", p->factor, PARAMS_FACTOR_MAX);
+}
+
 static bool read_fields(image_params *p, const json_in *body, err *e) {
     return read_texts(p, body, e) && read_size(p, body, e) && read_side(body, "width", &p->width, e) &&
-           read_side(body, "height", &p->height, e) && read_int(body, "steps", &p->steps, 1, PARAMS_STEPS_MAX, e) &&
-           read_real(body, "cfg_scale", &p->cfg_scale, 0, 50, e) && read_sampler(p, body, "sampler", e) &&
+           read_side(body, "height", &p->height, e) && field_int(body, "steps", &p->steps, 1, PARAMS_STEPS_MAX, e) &&
+           field_real(body, "cfg_scale", &p->cfg_scale, 0, 50, e) && read_sampler(p, body, "sampler", e) &&
            read_sampler(p, body, "sampler_name", e) && read_scheduler(p, body, e) &&
-           read_name(body, "rng", find_rng, rng_names, &p->rng, e) &&
-           read_whole(body, "seed", &p->seed, -1, PARAMS_SEED_MAX, e) &&
-           read_int(body, "batch_size", &p->n, 1, PARAMS_BATCH_MAX, e) &&
-           read_int(body, "n", &p->n, 1, PARAMS_BATCH_MAX, e) &&
-           read_int(body, "clip_skip", &p->clip_skip, 1, PARAMS_CLIP_SKIP_MAX, e) &&
-           read_real(body, "denoising_strength", &p->strength, 0, 1, e) &&
-           read_real(body, "strength", &p->strength, 0, 1, e) &&
-           read_name(body, "output_format", find_format, formats, &p->output_format, e) &&
-           read_int(body, "output_compression", &p->output_compression, 0, 100, e);
+           field_name(body, "rng", find_rng, rng_names, &p->rng, e) &&
+           field_whole(body, "seed", &p->seed, -1, PARAMS_SEED_MAX, e) &&
+           field_int(body, "batch_size", &p->n, 1, PARAMS_BATCH_MAX, e) &&
+           field_int(body, "n", &p->n, 1, PARAMS_BATCH_MAX, e) &&
+           field_int(body, "clip_skip", &p->clip_skip, 1, PARAMS_CLIP_SKIP_MAX, e) &&
+           field_name(body, "emphasis", find_emphasis, emphases, &p->emphasis, e) &&
+           field_real(body, "denoising_strength", &p->strength, 0, 1, e) &&
+           field_real(body, "strength", &p->strength, 0, 1, e) && field_name(body, "vae", find_vae, vaes, &p->vae, e) &&
+           image_sampling_read(&p->sampling, body, e) &&
+           field_name(body, "output_format", find_format, formats, &p->output_format, e) &&
+           field_int(body, "output_compression", &p->output_compression, 0, 100, e);
 }
 
 /* The pictures of a batch have seed, seed + 1, ...: each must be one that can be asked for again. */
 static bool check_last_seed(const image_params *p, err *e) {
+    if (p->sampling.subseed_strength > 0) return true; /* they have all the same, and subseeds that follow each other */
     return p->seed <= PARAMS_SEED_MAX - (p->n - 1) ||
            err_set(e, ERR_INVALID, "seed: the last of %d pictures would have one beyond %lld", p->n,
                    (long long)PARAMS_SEED_MAX);
@@ -230,9 +232,15 @@ static bool check_last_seed(const image_params *p, err *e) {
 
 static const char *const known_keys[] = {
     "type",
+    "image",
+    "image_id",
+    "upscaler",
+    "factor",
     "prompt",
     "negative_prompt",
     "model",
+    "refiner",
+    "refiner_checkpoint",
     "width",
     "height",
     "size",
@@ -245,20 +253,42 @@ static const char *const known_keys[] = {
     "n",
     "batch_size",
     "clip_skip",
+    "emphasis",
     "rng",
+    "loras",
     "init_image",
     "strength",
     "denoising_strength",
+    "vae",
     "output_format",
     "output_compression",
     "response_format",
+    "controlnet",
+    "ip_adapter",
 };
 
-bool image_params_read(image_params *p, const json_in *body, bool strict, err *e) {
+/* Those of the edits are known as well. */
+static bool check_keys(const json_in *body, err *e) {
+    const char *all[80];
+    size_t count = 0;
+    for (; count < sizeof known_keys / sizeof *known_keys; count++) all[count] = known_keys[count];
+    for (size_t i = 0; image_edits_keys[i]; i++) all[count++] = image_edits_keys[i];
+    for (size_t i = 0; i < IMAGE_TEXTS_KEYS; i++) all[count++] = image_texts_keys[i];
+    image_sampling_keys(all + count);
+    return json_check_keys(body, all, count + IMAGE_SAMPLING_KEYS, e);
+}
+
+bool image_params_read(image_params *p, const json_in *body, unsigned how, err *e) {
+    const bool strict = (how & IMAGE_PARAMS_STRICT) != 0;
     image_params_init(p);
+    p->is_upscale = (how & IMAGE_PARAMS_UPSCALE) != 0;
     bool ok = yyjson_is_obj(body->val) || err_set(e, ERR_INVALID, "body: expected object");
-    ok = ok && (!strict || json_check_keys(body, known_keys, sizeof known_keys / sizeof *known_keys, e));
-    ok = ok && read_fields(p, body, e) && check_last_seed(p, e);
+    ok = ok && (!strict || check_keys(body, e)) && read_upscale(p, body, e);
+    if (ok && !p->is_upscale && !(how & IMAGE_PARAMS_NO_PROMPT) && !json_has(body, "prompt"))
+        ok = err_set(e, ERR_INVALID, "prompt: required");
+    ok = ok && read_fields(p, body, e) && read_loras(p, body, strict, e) && image_texts_read(&p->texts, body, e) &&
+         image_edits_read(&p->edits, body, strict, e) && image_controls_read(&p->controls, body, strict, e) &&
+         image_ip_adapter_read(&p->ip_adapter, body, strict, e) && check_last_seed(p, e);
     if (!ok) image_params_free(p);
     return ok;
 }
@@ -277,17 +307,29 @@ void image_params_init(image_params *p) {
         .seed = -1,
         .n = 1,
         .clip_skip = 1,
+        .emphasis = emphases[0],
         .strength = 0.75,
+        .vae = vaes[0],
         .output_format = "png",
         .output_compression = 90,
     };
+    image_edits_init(&p->edits);
+    image_sampling_init(&p->sampling);
 }
 
 void image_params_free(image_params *p) {
     free(p->prompt);
     free(p->negative_prompt);
     free(p->model);
+    free(p->refiner);
     free(p->init_image);
+    free(p->upscaler);
+    image_texts_free(&p->texts);
+    image_edits_free(&p->edits);
+    image_controls_free(&p->controls);
+    image_ip_adapter_free(&p->ip_adapter);
+    for (size_t i = 0; i < p->lora_count; i++) free(p->loras[i].name);
+    free(p->loras);
     *p = (image_params){0};
 }
 
@@ -296,52 +338,80 @@ void image_params_copy(image_params *to, const image_params *from) {
     to->prompt = str_dup(from->prompt);
     to->negative_prompt = str_dup(from->negative_prompt);
     to->model = str_dup(from->model);
+    to->refiner = str_dup(from->refiner);
     to->init_image = str_dup(from->init_image);
+    to->upscaler = str_dup(from->upscaler);
+    image_texts_copy(&to->texts, &from->texts);
+    image_edits_copy(&to->edits, &from->edits);
+    image_controls_copy(&to->controls, &from->controls);
+    image_ip_adapter_copy(&to->ip_adapter, &from->ip_adapter);
+    to->loras = mem_alloc(from->lora_count + 1, sizeof *to->loras);
+    for (size_t i = 0; i < from->lora_count; i++) {
+        to->loras[i] = from->loras[i];
+        to->loras[i].name = str_dup(from->loras[i].name);
+    }
 }
 
 void image_params_draw_seed(image_params *p) {
+    if (p->seed < 0 && p->is_upscale) p->seed = 0; /* nothing is drawn */
+    image_sampling_draw(&p->sampling, PARAMS_SEED_MAX - PARAMS_BATCH_MAX);
     if (p->seed >= 0) return;
     uint64_t bits;
     file_random(&bits, sizeof bits);
     p->seed = (int64_t)(bits % (PARAMS_SEED_MAX - PARAMS_BATCH_MAX)); /* room for the seeds behind it */
 }
 
-static void write_string(buf *out, const char *key, const char *value) {
-    buf_printf(out, "\"%s\":", key);
-    json_quote(out, value);
-    buf_putc(out, ',');
-}
-
-/* The shortest text that reads back as the same number. */
-static void write_real(buf *out, const char *key, double v) {
-    char text[32];
-    snprintf(text, sizeof text, "%.15g", v);
-    if (strtod(text, NULL) < v || strtod(text, NULL) > v) snprintf(text, sizeof text, "%.17g", v);
-    buf_printf(out, "\"%s\":%s,", key, text);
+static void write_loras(const image_params *p, buf *out) {
+    buf_puts(out, "\"loras\":[");
+    for (size_t i = 0; i < p->lora_count; i++) {
+        const image_lora *l = &p->loras[i];
+        buf_puts(out, i ? ",{" : "{");
+        field_write_string(out, "name", l->name);
+        field_write_real(out, "weight", l->weight);
+        field_write_real(out, "te_weight", l->te_weight);
+        out->data[out->len - 1] = '}'; /* the last comma */
+    }
+    buf_puts(out, "],");
 }
 
 void image_params_write(const image_params *p, buf *out) {
     buf_putc(out, '{');
-    write_string(out, "prompt", p->prompt);
-    write_string(out, "negative_prompt", p->negative_prompt);
-    if (p->model) write_string(out, "model", p->model);
+    if (p->is_upscale) {
+        field_write_string(out, "type", "upscale");
+        if (p->upscaler) field_write_string(out, "upscaler", p->upscaler);
+        field_write_real(out, "factor", p->factor);
+    }
+    field_write_string(out, "prompt", p->prompt);
+    field_write_string(out, "negative_prompt", p->negative_prompt);
+    if (p->model) field_write_string(out, "model", p->model);
+    if (p->refiner) field_write_string(out, "refiner", p->refiner);
     if (p->width) buf_printf(out, "\"width\":%d,", p->width);
     if (p->height) buf_printf(out, "\"height\":%d,", p->height);
     buf_printf(out, "\"steps\":%d,", p->steps);
-    write_real(out, "cfg_scale", p->cfg_scale);
-    write_string(out, "sampler", p->sampler);
-    write_string(out, "scheduler", p->scheduler);
-    write_string(out, "rng", p->rng);
+    field_write_real(out, "cfg_scale", p->cfg_scale);
+    field_write_string(out, "sampler", p->sampler);
+    field_write_string(out, "scheduler", p->scheduler);
+    field_write_string(out, "rng", p->rng);
     buf_printf(out, "\"seed\":%lld,\"n\":%d,\"clip_skip\":%d,", (long long)p->seed, p->n, p->clip_skip);
+    if (p->emphasis != emphases[0]) field_write_string(out, "emphasis", p->emphasis);
+    if (p->lora_count) write_loras(p, out);
+    image_texts_write(&p->texts, out);
     if (p->init_image) {
-        write_string(out, "init_image", p->init_image);
-        write_real(out, "strength", p->strength);
+        field_write_string(out, "init_image", p->init_image);
+        field_write_real(out, "strength", p->strength);
     }
-    write_string(out, "output_format", p->output_format);
+    if (p->edits.mask) field_write_string(out, "mask", p->edits.mask);
+    image_edits_write(&p->edits, out);
+    image_controls_write(&p->controls, out);
+    image_ip_adapter_write(&p->ip_adapter, out);
+    if (p->vae != vaes[0]) field_write_string(out, "vae", p->vae);
+    image_sampling_write(&p->sampling, out);
+    field_write_string(out, "output_format", p->output_format);
     buf_printf(out, "\"output_compression\":%d}", p->output_compression);
 }
 
-void image_params_write_names(const char *sampler_name, const char *scheduler_name, const char *rng_name, buf *out) {
+void image_params_write_names(const char *sampler_name, const char *scheduler_name, const char *rng_name,
+                              const char *emphasis_name, buf *out) {
     const char *implied = NULL, *name = sampler_name ? find_sampler(sampler_name, &implied) : NULL;
     if (name) buf_printf(out, ",\"sampler\":\"%s\"", name);
     name = scheduler_name ? find_scheduler(scheduler_name) : NULL;
@@ -349,27 +419,32 @@ void image_params_write_names(const char *sampler_name, const char *scheduler_na
     if (name) buf_printf(out, ",\"scheduler\":\"%s\"", name);
     name = rng_name ? find_rng(rng_name) : NULL;
     if (name) buf_printf(out, ",\"rng\":\"%s\"", name);
-}
-
-static void write_names(buf *out, const char *key, const char *const *names) {
-    buf_printf(out, "\"%s\":[", key);
-    for (size_t i = 0; names[i]; i++) buf_printf(out, "%s\"%s\"", i ? "," : "", names[i]);
-    buf_puts(out, "],");
+    name = emphasis_name ? find_emphasis(emphasis_name) : NULL;
+    if (name) buf_printf(out, ",\"emphasis\":\"%s\"", name);
 }
 
 void image_params_write_options(buf *out) {
     buf_putc(out, '{');
-    write_names(out, "samplers", sampler_names);
-    write_names(out, "schedulers", schedule_names);
-    write_names(out, "rngs", rng_names);
-    write_names(out, "formats", formats);
+    field_write_names(out, "samplers", sampler_names);
+    field_write_names(out, "schedulers", schedule_names);
+    field_write_names(out, "rngs", rng_names);
+    field_write_names(out, "formats", formats);
+    field_write_names(out, "vaes", vaes);
+    field_write_names(out, "emphases", emphases);
+    image_edits_write_lists(out);
+    image_controls_write_lists(out);
+    buf_puts(out, "\"limits\":{");
+    image_edits_write_limits(out);
+    image_controls_write_limits(out);
+    buf_printf(out, "\"ip_adapter_weight\":[0,%d],", IP_ADAPTER_WEIGHT_MAX);
     buf_printf(out,
-               "\"limits\":{\"prompt\":%d,\"width\":[%d,%d],\"height\":[%d,%d],\"size_multiple\":8,\"steps\":[1,%d],"
+               "\"prompt\":%d,\"width\":[%d,%d],\"height\":[%d,%d],\"size_multiple\":8,\"steps\":[1,%d],"
                "\"cfg_scale\":[0,50],\"n\":[1,%d],\"clip_skip\":[1,%d],\"strength\":[0,1],"
-               "\"seed\":[-1,%lld],\"output_compression\":[0,100]},",
+               "\"seed\":[-1,%lld],\"output_compression\":[0,100],\"factor\":[1,%d]",
                PARAMS_PROMPT_MAX, PARAMS_SIZE_MIN, PARAMS_SIZE_MAX, PARAMS_SIZE_MIN, PARAMS_SIZE_MAX, PARAMS_STEPS_MAX,
-               PARAMS_BATCH_MAX, PARAMS_CLIP_SKIP_MAX, (long long)PARAMS_SEED_MAX);
-    buf_puts(out, "\"defaults\":");
+               PARAMS_BATCH_MAX, PARAMS_CLIP_SKIP_MAX, (long long)PARAMS_SEED_MAX, PARAMS_FACTOR_MAX);
+    image_sampling_write_limits(out);
+    buf_puts(out, "},\"defaults\":");
     image_params p;
     image_params_init(&p);
     image_params_write(&p, out);

@@ -14,6 +14,9 @@ enum { IMAGE_REQUEST_BODY_MAX = 72 * 1024 * 1024 };
 enum image_request_flags {
     IMAGE_REQUEST_STRICT = 1,     /* unknown keys are errors; `type` says what it is */
     IMAGE_REQUEST_NEEDS_INIT = 2, /* image to image */
+    IMAGE_REQUEST_UPSCALE = 4,    /* an upscale, also without a `type` */
+    IMAGE_REQUEST_EDIT = 8,       /* OpenAI's: without a mask, the picture's own transparency is one */
+    IMAGE_REQUEST_VARIATION = 16, /* OpenAI's: needs no prompt */
 };
 
 /* How it went. With a refusal, `code` is what clients see ("model_not_found"); NULL: by why.code. */

@@ -54,7 +54,11 @@ void job_free(job *j) {
 }
 
 const char *job_type(const job *j) {
-    return j->params.init_image ? "img2img" : "txt2img";
+    return j->params.is_upscale ? "upscale" : j->params.init_image ? "img2img" : "txt2img";
+}
+
+int job_steps(const job *j) {
+    return j->params.is_upscale ? j->tiles : j->params.steps;
 }
 
 int64_t job_id_from_name(const char *name) {
@@ -97,7 +101,7 @@ bool job_all_recorded(const job *j) {
 /* Steps that are left of this picture, and whole pictures behind it. */
 int64_t job_eta_ms(const job *j) {
     if (j->status != JOB_RUNNING || j->step_ms <= 0) return -1;
-    int steps_left = j->params.steps - j->step, pictures_left = j->params.n - j->image - 1;
+    int steps_left = job_steps(j) - j->step, pictures_left = j->params.n - j->image - 1;
     if (str_eq(j->phase, "decoding") || str_eq(j->phase, "saving")) steps_left = 0;
     if (steps_left < 0) steps_left = 0;
     if (pictures_left < 0) pictures_left = 0;
@@ -151,8 +155,8 @@ void job_write(const job *j, int position, buf *out) {
     else
         buf_puts(out, "null");
     bool done = j->status == JOB_DONE;
-    buf_printf(out, ",\"step\":%d,\"steps\":%d,\"image\":%d,\"images\":%d", done ? j->params.steps : j->step,
-               j->params.steps, done ? j->params.n : j->image, j->params.n);
+    buf_printf(out, ",\"step\":%d,\"steps\":%d,\"image\":%d,\"images\":%d", done ? job_steps(j) : j->step, job_steps(j),
+               done ? j->params.n : j->image, j->params.n);
     write_ms(out, "step_ms", (int64_t)llround(j->step_ms), j->step_ms > 0);
     write_ms(out, "eta_ms", job_eta_ms(j), job_eta_ms(j) >= 0);
     buf_printf(out, ",\"attempts\":%d,\"params\":", j->attempts);
@@ -172,9 +176,8 @@ static char *make_stem(const job *j) {
 }
 
 static bool insert_row(db_conn *c, job *j, const char *params, err *e) {
-    if (!db_exec(c, e,
-                 "INSERT INTO jobs (status, params, init_image, file_stem, created_ms) VALUES ('queued', ?, ?, '', ?)",
-                 "ssi", params, j->params.init_image, j->created_ms))
+    if (!db_exec(c, e, "INSERT INTO jobs (status, params, file_stem, created_ms) VALUES ('queued', ?, '', ?)", "si",
+                 params, j->created_ms))
         return false;
     set_id(j, db_last_id(c));
     free(j->file_stem);
@@ -213,7 +216,7 @@ static bool read_params(job *j, const char *text, err *e) {
     yyjson_doc *doc = json_parse(text, strlen(text), e);
     if (!doc) return false;
     json_in root = json_root(doc);
-    bool ok = image_params_read(&j->params, &root, false, e);
+    bool ok = image_params_read(&j->params, &root, 0, e);
     yyjson_doc_free(doc);
     return ok;
 }

@@ -39,7 +39,8 @@ typedef struct job {
 
     /* Only while it is in the queue. */
     char phase[16];
-    int step, steps, image;
+    int step, image;
+    int tiles;              /* of an upscale, which are its steps; 0: not known yet */
     double step_ms;         /* smoothed; 0: unknown */
     double decode_ms;       /* of the last picture; 0: unknown */
     int64_t phase_since_ms; /* monotonic */
@@ -52,7 +53,9 @@ typedef struct job {
 job *job_new(const image_params *p); /* copies; status queued, no id yet */
 void job_free(job *j);
 
-const char *job_type(const job *j); /* "txt2img" or "img2img" */
+const char *job_type(const job *j); /* "txt2img", "img2img" or "upscale" */
+
+int job_steps(const job *j); /* all of one picture's; tiles of an upscale, 0 while not known */
 
 /* "j-12" -> 12; 0 when it is not a job's name. */
 int64_t job_id_from_name(const char *name);

@@ -132,7 +132,7 @@ void jobs_write_progress(const jobs *q, buf *out) {
         return;
     }
     double seconds = (double)(clock_wall_ms() - j->started_ms) / 1000;
-    buf_printf(out, "{\"step\":%d,\"steps\":%d,\"time\":%.3f,\"phase\":", j->step, j->params.steps, seconds);
+    buf_printf(out, "{\"step\":%d,\"steps\":%d,\"time\":%.3f,\"phase\":", j->step, job_steps(j), seconds);
     json_quote(out, j->phase[0] ? j->phase : "starting");
     buf_printf(out, ",\"job\":\"%s\"}", j->name);
 }
@@ -155,10 +155,18 @@ typedef struct save {
     err why;
 } save;
 
+/* And the enlarged tiles beside it (docs/worker-protocol.md). */
+static void remove_checkpoint(const char *path) {
+    char *tiles = str_fmt("%s.tiles", path);
+    remove(path);
+    remove(tiles);
+    free(tiles);
+}
+
 static void do_save(db_conn *c, void *arg) {
     save *s = arg;
     if (!job_update(c, &s->state, &s->why)) return;
-    if (s->checkpoint) remove(s->checkpoint);
+    if (s->checkpoint) remove_checkpoint(s->checkpoint);
     if (s->uploads) uploads_collect(s->q->uploads, c);
 }
 
@@ -202,7 +210,7 @@ static void submit_save(jobs *q, const job *j) {
     *s = (save){.q = q,
                 .state = *j,
                 .checkpoint = over ? checkpoint_path(q, j) : NULL,
-                .uploads = over && j->params.init_image};
+                .uploads = over && (j->params.init_image || j->params.controls.count || j->params.ip_adapter.image)};
     db_submit(q->db, do_save, saved, s);
 }
 
@@ -326,15 +334,45 @@ static void arm_retry(jobs *q) {
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
 
-/* The request of docs/worker-protocol.md. */
+/* The path behind the name that a job's parameters have for a picture; *path stays NULL without one. */
+static bool find_picture(const jobs *q, const char *field, const char *name, char **path, err *e) {
+    if (!name) return true;
+    *path = str_eq(name, EDITS_MASK_ALPHA) ? str_dup(name) : uploads_path(q->uploads, name, e);
+    return *path || err_wrap(e, "%s", field);
+}
+
+/* The requests of docs/worker-protocol.md. */
+static bool write_upscale(const jobs *q, const job *j, buf *out, err *e) {
+    const image_params *p = &j->params;
+    char *image = p->init_image ? uploads_path(q->uploads, p->init_image, e) : NULL;
+    if (!image) return err_wrap(e, "image");
+    char *checkpoint = checkpoint_path(q, j);
+    buf_printf(out, "{\"job\":\"%s\",\"factor\":%.9g,\"seed\":%lld,\"quality\":%d", j->name, p->factor,
+               (long long)p->seed, p->output_compression);
+    json_write_member(out, "image", image);
+    json_write_member(out, "output_dir", q->output_dir);
+    json_write_member(out, "file_stem", j->file_stem);
+    json_write_member(out, "format", p->output_format);
+    json_write_member(out, "checkpoint", checkpoint);
+    buf_putc(out, '}');
+    free(checkpoint);
+    free(image);
+    return true;
+}
+
 static bool write_request(const jobs *q, const job *j, buf *out, err *e) {
     const image_params *p = &j->params;
-    char *init = p->init_image ? uploads_path(q->uploads, p->init_image, e) : NULL;
-    if (p->init_image && !init) return err_wrap(e, "init_image");
+    if (p->is_upscale) return write_upscale(q, j, out, e);
+    char *init = NULL, *mask = NULL;
+    if (!find_picture(q, "init_image", p->init_image, &init, e)) return false;
+    if (!find_picture(q, "mask", p->edits.mask, &mask, e)) {
+        free(init);
+        return false;
+    }
     char *checkpoint = checkpoint_path(q, j), *model = p->model ? path_stem(p->model) : NULL;
     buf_printf(out, "{\"job\":\"%s\"", j->name);
-    json_write_member(out, "prompt", p->prompt);
-    json_write_member(out, "negative_prompt", p->negative_prompt);
+    json_write_member(out, "prompt", p->texts.count ? p->texts.each[0].prompt : p->prompt);
+    json_write_member(out, "negative_prompt", p->texts.count ? p->texts.each[0].negative_prompt : p->negative_prompt);
     if (p->width) buf_printf(out, ",\"width\":%d", p->width); /* without: the model's own */
     if (p->height) buf_printf(out, ",\"height\":%d", p->height);
     buf_printf(out, ",\"steps\":%d,\"cfg_scale\":%.9g,\"seed\":%lld,\"n\":%d,\"clip_skip\":%d", p->steps, p->cfg_scale,
@@ -342,8 +380,14 @@ static bool write_request(const jobs *q, const job *j, buf *out, err *e) {
     json_write_member(out, "sampler", p->sampler);
     json_write_member(out, "scheduler", p->scheduler);
     json_write_member(out, "rng", p->rng);
+    json_write_member(out, "emphasis", p->emphasis);
+    json_write_member(out, "vae", p->vae);
     json_write_member(out, "init_image", init);
-    buf_printf(out, ",\"strength\":%.9g,\"vae_tiling\":\"auto\",\"quality\":%d,\"preview\":true", p->strength,
+    json_write_member(out, "mask", mask);
+    buf_putc(out, ',');
+    image_edits_write(&p->edits, out);
+    image_sampling_write(&p->sampling, out);
+    buf_printf(out, "\"strength\":%.9g,\"vae_tiling\":\"auto\",\"quality\":%d,\"preview\":true", p->strength,
                p->output_compression);
     json_write_member(out, "output_dir", q->output_dir);
     json_write_member(out, "file_stem", j->file_stem);
@@ -353,13 +397,14 @@ static bool write_request(const jobs *q, const job *j, buf *out, err *e) {
     buf_putc(out, '}');
     free(model);
     free(checkpoint);
+    free(mask);
     free(init);
     return true;
 }
 
 static void reset_progress(job *j) {
     j->phase[0] = 0;
-    j->step = j->image = 0;
+    j->step = j->image = j->tiles = 0;
     j->phase_since_ms = clock_mono_ms();
 }
 
@@ -479,9 +524,10 @@ static bool on_phase(jobs *q, job *j, const json_in *line, err *e) {
 
 static bool on_progress(jobs *q, job *j, const json_in *line, err *e) {
     const char *phase = j->phase;
-    int step = 0;
+    int step = 0, steps = 0;
     double step_ms = 0;
     if (!json_get_str(line, "phase", &phase, e) || !json_get_int(line, "step", &step, 0, 1 << 20, e) ||
+        !json_get_int(line, "steps", &steps, 0, 1 << 20, e) ||
         !json_get_int(line, "image", &j->image, 0, PARAMS_BATCH_MAX, e) ||
         !json_get_num(line, "step_ms", &step_ms, 0, 1e9, e))
         return false;
@@ -489,7 +535,8 @@ static bool on_progress(jobs *q, job *j, const json_in *line, err *e) {
     char copy[sizeof j->phase]; /* phase may be j->phase itself */
     str_copy(copy, sizeof copy, phase);
     set_phase(j, copy);
-    if (str_eq(j->phase, "sampling")) {
+    if (str_eq(j->phase, "upscaling")) j->tiles = steps;
+    if (str_eq(j->phase, "sampling") || str_eq(j->phase, "upscaling")) {
         j->step = step;
         if (step_ms > 0) j->step_ms = j->step_ms > 0 ? 0.7 * j->step_ms + 0.3 * step_ms : step_ms;
     }
@@ -532,9 +579,11 @@ static bool on_image(jobs *q, job *j, const json_in *line, err *e) {
     *pic = (picture){.q = q, .p = p, .file = str_dup(file), .thumb = str_dup(thumb), .parameters = str_dup(parameters)};
     image_params_copy(&pic->params, &j->params);
     pic->params.seed = p.seed; /* of this picture alone: with them it can be made again by itself */
+    pic->params.sampling.subseed += pic->params.sampling.subseed_strength > 0 ? p.index : 0;
     pic->params.n = 1;
-    if (!pic->params.width) pic->params.width = p.width;
-    if (!pic->params.height) pic->params.height = p.height;
+    image_texts_pick(&pic->params.texts, (size_t)p.index, &pic->params.prompt, &pic->params.negative_prompt);
+    if (!pic->params.width && !j->params.is_upscale) pic->params.width = p.width;
+    if (!pic->params.height && !j->params.is_upscale) pic->params.height = p.height;
     pic->p.file = pic->file;
     pic->p.thumb = pic->thumb;
     pic->p.parameters = pic->parameters;
@@ -709,7 +758,7 @@ static void do_recover(db_conn *c, void *arg) {
 }
 
 static bool is_open_checkpoint(const jobs *q, const char *name) {
-    char *stem = path_stem(name);
+    char *stem = str_ndup(name, strcspn(name, "."));
     int64_t id = job_id_from_name(stem);
     free(stem);
     return id && find(q, id);

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { DIRS = 3 };
+enum { DIRS = 4 };
 
 typedef struct sweep {
     char *dirs[DIRS];
@@ -48,7 +48,7 @@ static void free_sweep(void *arg) {
 static sweep *new_sweep(const app *a, int pid) {
     sweep *s = mem_alloc(1, sizeof *s);
     *s = (sweep){.dirs = {str_dup(a->cfg.output_dir), path_join(a->cfg.output_dir, ".thumbs"),
-                          path_join(a->cfg.data_dir, "checkpoints")},
+                          path_join(a->cfg.data_dir, "checkpoints"), path_join(a->cfg.data_dir, "uploads")},
                  .pid = pid};
     return s;
 }

@@ -2,6 +2,7 @@
 #include "server/llm_api.h"
 #include "base/file.h"
 #include "base/str.h"
+#include "server/llm_embeddings.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -192,6 +193,7 @@ static bool write_params(buf *out, llm_shape shape, const json_in *body, err *e)
 bool llm_request_read(llm_request *r, llm_shape shape, const json_in *body, err *e) {
     *r = (llm_request){.shape = shape};
     if (!yyjson_is_obj(body->val)) return err_set(e, ERR_INVALID, "body: expected object");
+    if (shape == LLM_EMBEDDING) return llm_embeddings_read(r, body, e);
     const char *model = NULL;
     json_in options;
     if (!json_get_str(body, "model", &model, e) || !json_get_bool(body, "stream", &r->stream, e) ||
@@ -216,7 +218,12 @@ void llm_request_free(llm_request *r) {
 }
 
 void llm_request_write(const llm_request *r, const char *id, const int32_t *resume, size_t resume_count, buf *out) {
-    buf_printf(out, "{\"id\":\"%s\",%s,\"resume\":[", id, r->params);
+    buf_printf(out, "{\"id\":\"%s\",%s", id, r->params);
+    if (r->shape == LLM_EMBEDDING) {
+        buf_putc(out, '}');
+        return;
+    }
+    buf_puts(out, ",\"resume\":[");
     for (size_t i = 0; i < resume_count; i++) buf_printf(out, "%s%d", i ? "," : "", resume[i]);
     buf_puts(out, "]}");
 }

@@ -9,6 +9,7 @@ typedef enum llm_shape {
     LLM_CHAT,       /* /v1/chat/completions */
     LLM_COMPLETION, /* /v1/completions */
     LLM_ENHANCE,    /* /v1/prompt/enhance: answers like LLM_CHAT */
+    LLM_EMBEDDING,  /* /v1/embeddings; see llm_embeddings.h */
 } llm_shape;
 
 typedef struct llm_request {
@@ -16,6 +17,7 @@ typedef struct llm_request {
     char *model;  /* as the client said it, or NULL */
     char *params; /* members of the worker's request, without the braces: "\"messages\":[...],\"seed\":7,..." */
     bool stream, include_usage;
+    bool base64; /* embeddings: not as numbers */
 } llm_request;
 
 /* What the Magic Wand asks the model to do. */

@@ -2,7 +2,11 @@
  *
  * One `answer` per request: wait until the worker is ready with the right model, send, pass on line by line; start
  * over with the tokens so far when the worker died. It owns nothing of the worker and borrows the client's http_req,
- * which it ends exactly once. */
+ * which it ends exactly once.
+ *
+ * A death is counted against every answer that was under way, until that has got on by a token. So a long answer may
+ * outlive any number of deaths, and one that kills the worker by itself is given up after DEATHS_MAX. Before that it
+ * is a suspect, and suspects are sent one at a time: it dies alone, and the others go on. */
 #include "server/llm_relay.h"
 
 #include "base/clock.h"
@@ -11,6 +15,7 @@
 #include "base/str.h"
 #include "net/http_lines.h"
 #include "server/llm_api.h"
+#include "server/llm_embeddings.h"
 #include "server/models.h"
 #include "server/routes.h"
 #include "server/workers.h"
@@ -19,13 +24,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { LINE_MAX_BYTES = 1 << 20, TEXT_MAX = 16 << 20, DEATHS_MAX = 3, DEATH_WAIT_MS = 6000, DEATH_POLL_MS = 5 };
+enum {
+    LINE_MAX_BYTES = 1 << 20,
+    TEXT_MAX = 16 << 20,
+    VECTORS_MAX = 256 << 20, /* of 2048 texts, as numbers */
+    DEATHS_MAX = 3,          /* in a row, without a token in between */
+    SUSPECT_DEATHS = 2,      /* from so many on, it is sent when no other suspect is under way */
+    DEATH_WAIT_MS = 6000,
+    DEATH_POLL_MS = 5,
+};
 
 typedef struct answer {
     llm_relay *relay;
     struct answer *next;
     http_req *req; /* NULL once the client is gone or answered */
     llm_request request;
+    char *model; /* its id, as clients see it */
     llm_head head;
 
     worker_wait *wait; /* for a worker with its model */
@@ -35,13 +49,14 @@ typedef struct answer {
     bool working;     /* workers_work_begin() was called */
     bool loading;     /* routes_load_llm() is under way: it cannot be taken back */
     bool dropped;     /* nobody waits any more; freed when the load has ended */
+    bool held;        /* a suspect: waits until another one is cleared, or is no more */
     int deaths;
     unsigned restarts_seen; /* of the worker, when the request was sent */
     int64_t broke_at;
 
     int32_t *tokens; /* made so far */
     size_t token_count, token_cap;
-    buf text; /* of an answer that does not stream */
+    buf text; /* of an answer that does not stream, or its vectors */
     char finish[16];
     llm_usage usage;
     bool done; /* the worker said so */
@@ -50,7 +65,8 @@ typedef struct answer {
 
 struct llm_relay {
     app *app;
-    answer *answers;
+    answer *answers; /* the newest first */
+    size_t count;
 };
 
 /* One request alone does not count: it is the one that asks. */
@@ -78,9 +94,11 @@ static void free_closed(uv_handle_t *h) {
     http_lines_free(&a->lines);
     buf_free(&a->text);
     free(a->tokens);
-    free((char *)(uintptr_t)a->head.model);
+    free(a->model);
     free(a);
 }
+
+static void release_suspect(llm_relay *r);
 
 /* Lets go of everything; the http_req has been ended or is gone. Never from inside on_line. */
 static void drop(answer *a) {
@@ -90,8 +108,15 @@ static void drop(answer *a) {
     answer **at = &a->relay->answers;
     while (*at != a) at = &(*at)->next;
     *at = a->next;
+    a->relay->count--;
     a->dropped = true;
+    release_suspect(a->relay);
     if (!a->loading) uv_close((uv_handle_t *)&a->timer, free_closed);
+}
+
+/* Where the text is that may be too long. */
+static const char *text_param(llm_shape shape) {
+    return shape == LLM_CHAT ? "messages" : shape == LLM_EMBEDDING ? "input" : "prompt";
 }
 
 static void fail(answer *a, const err *e) {
@@ -100,8 +125,7 @@ static void fail(answer *a, const err *e) {
         if (e->code == ERR_NOT_FOUND)
             http_reply_error(a->req, 503, "model_not_loaded", "model", "%s", e->msg);
         else if (too_long) /* clients that shorten the conversation look for this code, or for these words */
-            http_reply_error(a->req, 400, "context_length_exceeded",
-                             a->request.shape == LLM_CHAT ? "messages" : "prompt",
+            http_reply_error(a->req, 400, "context_length_exceeded", text_param(a->request.shape),
                              "the model's maximum context length is exceeded: %s", e->msg);
         else
             routes_reply_named(a->req, http_status_of(e->code), err_name(e->code), NULL, e);
@@ -118,8 +142,11 @@ static void fail(answer *a, const err *e) {
 
 static void finish(answer *a) {
     buf out;
-    buf_init(&out, TEXT_MAX * 2);
-    if (!a->request.stream) {
+    buf_init(&out, a->text.max * 2);
+    if (a->request.shape == LLM_EMBEDDING) {
+        llm_embeddings_write(&a->head, &a->text, &a->usage, &out);
+        http_reply(a->req, 200, "application/json", out.data, out.len);
+    } else if (!a->request.stream) {
         llm_write_completion(&a->head, buf_str(&a->text), a->finish, &a->usage, &out);
         http_reply(a->req, 200, "application/json", out.data, out.len);
     } else {
@@ -180,6 +207,10 @@ static void remember_tokens(answer *a, const json_in *line) {
 static bool on_token(answer *a, const json_in *line) {
     const char *text = "";
     remember_tokens(a, line);
+    if (a->deaths) { /* it has got on */
+        a->deaths = 0;
+        release_suspect(a->relay);
+    }
     if (!json_get_str(line, "text", &text, &a->error)) return false;
     if (!*text) return true;
     if (!a->request.stream) {
@@ -218,6 +249,8 @@ static bool on_line(void *ctx, const char *text, size_t len) {
         on_start(a, &line);
     else if (str_eq(event, "token"))
         ok = on_token(a, &line);
+    else if (str_eq(event, "embedding"))
+        ok = llm_embeddings_add(&a->request, &line, &a->text, &a->error);
     else if (str_eq(event, "done"))
         on_worker_done(a, &line);
     else if (str_eq(event, "error"))
@@ -242,16 +275,47 @@ static void give_up(answer *a) {
     fail(a, &a->error);
 }
 
+static bool is_suspect(const answer *a) {
+    return a->deaths >= SUSPECT_DEATHS;
+}
+
+static bool suspect_under_way(const llm_relay *r) {
+    for (const answer *a = r->answers; a; a = a->next)
+        if (is_suspect(a) && !a->held) return true;
+    return false;
+}
+
+/* The oldest suspect that is held may go, if no other is under way. */
+static void release_suspect(llm_relay *r) {
+    answer *next = NULL;
+    if (suspect_under_way(r)) return;
+    for (answer *a = r->answers; a; a = a->next)
+        if (a->held) next = a;
+    if (!next) return;
+    next->held = false;
+    wait_for_worker(next);
+}
+
+static void take_up_again(answer *a) {
+    if (a->deaths >= DEATHS_MAX) {
+        give_up(a);
+        return;
+    }
+    a->held = is_suspect(a);
+    if (a->held)
+        release_suspect(a->relay);
+    else
+        wait_for_worker(a);
+}
+
 /* The stream breaks when the process dies, but the news of its death may come a moment later. */
 static void send_again(uv_timer_t *t) {
     answer *a = t->data;
     bool known = workers_view(a->relay->app->workers, WORKER_LLM).restarts != a->restarts_seen;
     if (!known && clock_mono_ms() - a->broke_at <= DEATH_WAIT_MS)
         uv_timer_start(&a->timer, send_again, DEATH_POLL_MS, 0);
-    else if (a->deaths >= DEATHS_MAX)
-        give_up(a);
     else
-        wait_for_worker(a);
+        take_up_again(a);
 }
 
 /* The worker broke off. Its death is known by now, or will be soon; then it is started again by itself. */
@@ -319,10 +383,12 @@ static void send_request(answer *a) {
     buf body;
     buf_init(&body, 64 << 20);
     llm_request_write(&a->request, a->head.id, a->tokens, a->token_count, &body);
+    const bool embedding = a->request.shape == LLM_EMBEDDING;
+    if (embedding) buf_clear(&a->text); /* it is simply repeated */
     http_lines_free(&a->lines);
     http_lines_init(&a->lines, LINE_MAX_BYTES, on_line, a);
     const http_call_opts opts = {.method = "POST",
-                                 .path = "/internal/complete",
+                                 .path = embedding ? "/internal/embed" : "/internal/complete",
                                  .body = body.data,
                                  .body_len = body.len,
                                  .on_headers = on_headers,
@@ -359,18 +425,46 @@ static void wait_for_worker(answer *a) {
 
 /* ---- the right model -------------------------------------------------------------------------------------------- */
 
+static void look_for_model(answer *a);
+
+static void on_up(void *ctx, const err *e) {
+    answer *a = ctx;
+    a->wait = NULL;
+    if (e) {
+        a->error = *e;
+        fail(a, &a->error);
+    } else {
+        look_for_model(a);
+    }
+}
+
+static void wait_for_process(answer *a) {
+    a->wait = workers_when_up(a->relay->app->workers, WORKER_LLM, on_up, a);
+}
+
 static void on_model_loaded(void *ctx, const char *json, const err *e) {
     (void)json;
     answer *a = ctx;
     a->loading = false;
     if (a->dropped) {
         uv_close((uv_handle_t *)&a->timer, free_closed);
+    } else if (e && e->code == ERR_CRASHED && ++a->deaths < DEATHS_MAX) {
+        wait_for_process(a); /* perhaps it was not the model: once more */
     } else if (e) {
         a->error = *e;
         fail(a, &a->error);
     } else {
         wait_for_worker(a);
     }
+}
+
+static bool is_up(sup_state state) {
+    return state == SUP_READY || state == SUP_SAFE_MODE;
+}
+
+static void name_model(answer *a, const char *id) {
+    str_set(&a->model, id);
+    a->head.model = a->model;
 }
 
 /* A model that is asked for by name must exist, or nothing is done: the one that runs stays. Another LLM than the
@@ -380,7 +474,7 @@ static bool choose_model(answer *a, err *e) {
     worker_view v = workers_view(top->workers, WORKER_LLM);
     const char *wanted = a->request.model;
     if (!wanted || str_eq(wanted, v.model_id)) { /* its file may be gone: what counts is in memory */
-        a->head.model = str_dup(v.model_id ? v.model_id : "none");
+        name_model(a, v.model_id ? v.model_id : "none");
         wait_for_worker(a);
         return true;
     }
@@ -388,9 +482,13 @@ static bool choose_model(answer *a, err *e) {
     if (!m) return false;
     if (!str_eq(m->type, "llm"))
         return err_set(e, ERR_INVALID, "model: '%.100s' is not a text model but of type %s", m->id, m->type);
-    a->head.model = str_dup(m->id);
+    name_model(a, m->id);
     if (str_eq(m->id, v.model_id)) {
         wait_for_worker(a);
+        return true;
+    }
+    if (!is_up(v.state)) { /* it is being started again: that is no reason to send the client away */
+        wait_for_process(a);
         return true;
     }
     if (v.loaded && llm_relay_busy(a->relay))
@@ -399,6 +497,17 @@ static bool choose_model(answer *a, err *e) {
     a->loading = true;
     routes_load_llm(top, m, NULL, on_model_loaded, a);
     return true;
+}
+
+static void look_for_model(answer *a) {
+    err e = {0};
+    if (choose_model(a, &e)) return;
+    if (e.code == ERR_NOT_FOUND || e.code == ERR_CONFLICT) {
+        http_reply_error(a->req, 404, "model_not_found", "model", "%s", e.msg);
+        drop(a);
+    } else {
+        fail(a, &e);
+    }
 }
 
 static void handle(app *top, http_req *req, llm_shape shape);
@@ -426,6 +535,11 @@ static void handle(app *top, http_req *req, llm_shape shape) {
     size_t len;
     const char *body = http_req_body(req, &len);
     err e = {0};
+    if (top->llm->count >= LLM_RELAY_MAX) {
+        err_set(&e, ERR_BUSY, "%d text requests are being answered or wait already", LLM_RELAY_MAX);
+        routes_reply_named(req, 429, "queue_full", NULL, &e);
+        return;
+    }
     llm_request request = {0};
     yyjson_doc *doc = json_parse(body, len, &e);
     json_in root = json_root(doc);
@@ -445,25 +559,21 @@ static void handle(app *top, http_req *req, llm_shape shape) {
     answer *a = mem_alloc(1, sizeof *a);
     *a = (answer){.relay = top->llm, .req = req, .request = request, .next = top->llm->answers};
     top->llm->answers = a;
+    top->llm->count++;
     unsigned char raw[12];
     file_random(raw, sizeof raw);
-    int n = snprintf(a->head.id, sizeof a->head.id, "%s-", shape == LLM_COMPLETION ? "cmpl" : "chatcmpl");
+    const char *kind = shape == LLM_EMBEDDING ? "embd" : shape == LLM_COMPLETION ? "cmpl" : "chatcmpl";
+    int n = snprintf(a->head.id, sizeof a->head.id, "%s-", kind);
     for (size_t i = 0; i < sizeof raw; i++)
         n += snprintf(a->head.id + n, sizeof a->head.id - (size_t)n, "%02x", raw[i]);
     a->head.shape = shape;
     a->head.created = clock_wall_ms() / 1000;
-    buf_init(&a->text, TEXT_MAX);
+    buf_init(&a->text, shape == LLM_EMBEDDING ? VECTORS_MAX : TEXT_MAX);
     http_lines_init(&a->lines, LINE_MAX_BYTES, on_line, a);
     uv_timer_init(top->loop, &a->timer);
     a->timer.data = a;
     http_req_on_close(req, client_gone, a);
-    if (choose_model(a, &e)) return;
-    if (e.code == ERR_NOT_FOUND || e.code == ERR_CONFLICT) {
-        http_reply_error(req, 404, "model_not_found", "model", "%s", e.msg);
-        drop(a);
-    } else {
-        fail(a, &e);
-    }
+    look_for_model(a);
 }
 
 void llm_relay_chat(void *ctx, http_req *req) {
@@ -474,6 +584,10 @@ void llm_relay_completion(void *ctx, http_req *req) {
 }
 void llm_relay_enhance(void *ctx, http_req *req) {
     handle(ctx, req, LLM_ENHANCE);
+}
+
+void llm_relay_embeddings(void *ctx, http_req *req) {
+    handle(ctx, req, LLM_EMBEDDING);
 }
 
 llm_relay *llm_relay_new(app *a) {

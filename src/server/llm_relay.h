@@ -11,6 +11,8 @@
 
 typedef struct llm_relay llm_relay;
 
+enum { LLM_RELAY_MAX = 256 }; /* requests at a time, running and waiting; one more gets 429 */
+
 llm_relay *llm_relay_new(app *a);
 
 /* Answers what is still open with an error. */
@@ -25,9 +27,10 @@ bool llm_relay_busy(const llm_relay *r);
  * the newest first. */
 void llm_relay_write_running(const llm_relay *r, buf *out);
 
-/* Handlers for POST /v1/chat/completions, /v1/completions, /v1/prompt/enhance; ctx is the app. */
+/* Handlers for POST /v1/chat/completions, /v1/completions, /v1/prompt/enhance, /v1/embeddings; ctx is the app. */
 void llm_relay_chat(void *ctx, http_req *req);
 void llm_relay_completion(void *ctx, http_req *req);
 void llm_relay_enhance(void *ctx, http_req *req);
+void llm_relay_embeddings(void *ctx, http_req *req);
 
 #endif

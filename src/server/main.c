@@ -25,7 +25,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LOG_FILE_BYTES = 10 << 20, STOP_GRACE_MS = 500, STOP_PARTS = 2 };
+enum {
+    LOG_FILE_BYTES = 10 << 20,
+    STOP_GRACE_MS = 500,
+    STOP_PARTS = 2,
+    CONNECTIONS_MAX = 4096,
+    CONNECTIONS_MIN = 64,
+    FILES_RESERVED = LLM_RELAY_MAX + 128, /* connections to the workers, database, log, pipes */
+};
 
 typedef struct program {
     app app;
@@ -139,6 +146,14 @@ static bool open_work(program *p, err *e) {
     return a->jobs != NULL;
 }
 
+/* So many that the server's own files and its connections to the workers always find room: else a crowd of clients
+ * would make healthy workers seem dead. */
+static int connections_max(void) {
+    int files = file_raise_limit(CONNECTIONS_MAX + FILES_RESERVED), most = files - FILES_RESERVED;
+    if (most < CONNECTIONS_MAX) log_warn("server", "the system allows %d open files: fewer clients at a time", files);
+    return most < CONNECTIONS_MIN ? CONNECTIONS_MIN : most < CONNECTIONS_MAX ? most : CONNECTIONS_MAX;
+}
+
 static bool open_doors(program *p, err *e) {
     route_list *l = &p->routes;
     routes_workers(l);
@@ -148,6 +163,7 @@ static bool open_doors(program *p, err *e) {
     routes_history(l);
     routes_events(l);
     routes_models(l);
+    routes_a1111(l);
     routes_misc(l);
     routes_static(l);
     p->router = http_router_new(l->items, l->count, &p->app);
@@ -155,7 +171,8 @@ static bool open_doors(program *p, err *e) {
                                    .port = (int)p->app.cfg.listen_port,
                                    .on_headers = on_headers,
                                    .handler = on_request,
-                                   .ctx = p};
+                                   .ctx = p,
+                                   .max_connections = connections_max()};
     p->server = http_server_listen(p->app.loop, &opts, e);
     if (!p->server && e->code == ERR_CONFLICT) return startup_port_taken(opts.port, e);
     return p->server != NULL;

@@ -81,6 +81,8 @@ static const char *const type_names[] = {
     [MODEL_CONTROLNET] = "controlnet",
     [MODEL_UPSCALER] = "upscaler",
     [MODEL_EMBEDDING] = "embedding",
+    [MODEL_IP_ADAPTER] = "ip_adapter",
+    [MODEL_CLIP_VISION] = "clip_vision",
 };
 enum { TYPE_COUNT = sizeof type_names / sizeof *type_names };
 
@@ -96,6 +98,7 @@ static void entry_free(model_entry *e) {
     free(e->family);
     free(e->quantization);
     free(e->title);
+    free(e->alias);
     free(e->examples);
     free(e->reason);
 }
@@ -122,9 +125,9 @@ static void entries_sort(entry_list *l) {
 
 static bool entry_same(const model_entry *a, const model_entry *b) {
     return str_eq(a->id, b->id) && str_eq(a->type, b->type) && str_eq(a->family, b->family) &&
-           str_eq(a->quantization, b->quantization) && str_eq(a->title, b->title) && str_eq(a->examples, b->examples) &&
-           a->width == b->width && a->height == b->height && a->size == b->size && a->mtime_ms == b->mtime_ms &&
-           a->supported == b->supported && str_eq(a->reason, b->reason);
+           str_eq(a->quantization, b->quantization) && str_eq(a->title, b->title) && str_eq(a->alias, b->alias) &&
+           str_eq(a->examples, b->examples) && a->width == b->width && a->height == b->height && a->size == b->size &&
+           a->mtime_ms == b->mtime_ms && a->supported == b->supported && str_eq(a->reason, b->reason);
 }
 
 static bool entries_same(const entry_list *a, const entry_list *b) {
@@ -152,6 +155,7 @@ static int64_t describe(model_entry *e) {
     e->family = text_or_null(d.family);
     e->quantization = text_or_null(tensor_type_name(d.weight_type));
     e->title = text_or_null(d.name);
+    e->alias = text_or_null(d.alias);
     e->examples = text_or_null(d.examples);
     e->width = d.width;
     e->height = d.height;
@@ -160,7 +164,7 @@ static int64_t describe(model_entry *e) {
     return d.bytes;
 }
 
-#define DESCRIPTION "type, family, quantization, supported, reason, title, examples, width, height"
+#define DESCRIPTION "type, family, quantization, supported, reason, title, alias, examples, width, height"
 
 /* The columns DESCRIPTION of a query, from column `i` on. */
 static void fill_from_row(model_entry *e, sqlite3_stmt *s, int i) {
@@ -170,17 +174,18 @@ static void fill_from_row(model_entry *e, sqlite3_stmt *s, int i) {
     e->supported = db_int(s, i + 3) != 0;
     e->reason = str_dup(db_text(s, i + 4));
     e->title = str_dup(db_text(s, i + 5));
-    e->examples = str_dup(db_text(s, i + 6));
-    e->width = (int)db_int(s, i + 7);
-    e->height = (int)db_int(s, i + 8);
+    e->alias = str_dup(db_text(s, i + 6));
+    e->examples = str_dup(db_text(s, i + 7));
+    e->width = (int)db_int(s, i + 8);
+    e->height = (int)db_int(s, i + 9);
 }
 
 static bool lookup(db_conn *c, model_entry *e) {
     err why = {0};
     sqlite3_stmt *s = db_query(c, &why,
                                "SELECT " DESCRIPTION " FROM models"
-                               " WHERE path = ? AND size = ? AND mtime_ms = ?",
-                               "sii", e->path, e->size, e->mtime_ms);
+                               " WHERE path = ? AND size = ? AND mtime_ms = ? AND reader = ?",
+                               "siii", e->path, e->size, e->mtime_ms, (int64_t)MODEL_READER);
     if (!s || !db_next(c, s, &why)) return false;
     fill_from_row(e, s, 0);
     db_end(s);
@@ -193,19 +198,24 @@ static void remember(db_conn *c, const model_entry *e) {
     if (!file_stat(e->path, &now, NULL) || now.size != e->size || now.mtime_ms != e->mtime_ms) return;
     db_exec(c, NULL,
             "INSERT OR REPLACE INTO models (path, size, mtime_ms, " DESCRIPTION
-            ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            "siisssisssii", e->path, e->size, e->mtime_ms, e->type, e->family, e->quantization, (int64_t)e->supported,
-            e->reason, e->title, e->examples, (int64_t)e->width, (int64_t)e->height);
+            ", reader) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "siisssissssiii", e->path, e->size, e->mtime_ms, e->type, e->family, e->quantization, (int64_t)e->supported,
+            e->reason, e->title, e->alias, e->examples, (int64_t)e->width, (int64_t)e->height, (int64_t)MODEL_READER);
 }
 
 /* ---- walking (disk thread) -------------------------------------------------------------------------------------- */
 
-static bool is_pickle(const char *name) {
-    return str_iends(name, ".ckpt") || str_iends(name, ".pt") || str_iends(name, ".pth");
+bool models_is_file_name(const char *name) {
+    static const char *const ENDINGS[] = {".safetensors", ".gguf", ".ckpt", ".pt", ".pth"};
+    for (size_t i = 0; i < sizeof ENDINGS / sizeof *ENDINGS; i++)
+        if (str_iends(name, ENDINGS[i])) return true;
+    return false;
 }
 
-bool models_is_file_name(const char *name) {
-    return str_iends(name, ".safetensors") || str_iends(name, ".gguf") || is_pickle(name);
+/* PyTorch's other ending says too little: it is taken for an embedding's, below a folder of that name. */
+static bool is_embedding_name(const char *id) {
+    const char *below = strstr(id, "embeddings/");
+    return below && (below == id || below[-1] == '/') && str_iends(id, ".bin");
 }
 
 static bool was_seen(const scan *s, const char *real) {
@@ -242,10 +252,7 @@ static bool collect_name(void *ctx, const char *name) {
 
 static void add_file(scan *s, db_conn *c, const char *path, const char *id, const file_info *info) {
     model_entry e = {.id = str_dup(id), .path = str_dup(path), .size = info->size, .mtime_ms = info->mtime_ms};
-    if (is_pickle(path)) {
-        e.type = type_names[MODEL_UNKNOWN];
-        e.reason = str_dup("pickle files can contain programs and are not opened: convert it to .safetensors");
-    } else if (!lookup(c, &e)) {
+    if (!lookup(c, &e)) {
         describe(&e);
         remember(c, &e);
     }
@@ -269,7 +276,7 @@ static void visit(scan *s, db_conn *c, const folder *in, const char *name) {
             add_diffusers(s, path, id, &info);
         else if (info.is_dir)
             push_folder(s, path, id, in->depth + 1);
-        else if (models_is_file_name(name))
+        else if (models_is_file_name(name) || is_embedding_name(id))
             add_file(s, c, path, id, &info);
     }
     free(path);
@@ -541,12 +548,13 @@ static const model_entry *not_found(const models *m, const char *name, err *e) {
     return NULL;
 }
 
-const model_entry *models_find(const models *m, const char *name, err *e) {
+/* type: NULL for any. */
+static const model_entry *find_among(const models *m, const char *type, const char *name, err *e) {
     static const fits_fn ways[] = {fits_id, fits_file, fits_stem};
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
         const model_entry *found = NULL;
         for (size_t i = 0; i < models_count(m); i++) {
-            if (!ways[w](models_at(m, i), name)) continue;
+            if ((type && !str_eq(models_at(m, i)->type, type)) || !ways[w](models_at(m, i), name)) continue;
             if (found) {
                 err_set(e, ERR_CONFLICT, "'%.60s' may be '%.60s' or '%.60s'", name, found->id, models_at(m, i)->id);
                 return NULL;
@@ -556,6 +564,14 @@ const model_entry *models_find(const models *m, const char *name, err *e) {
         if (found) return found;
     }
     return not_found(m, name, e);
+}
+
+const model_entry *models_find(const models *m, const char *name, err *e) {
+    return find_among(m, NULL, name, e);
+}
+
+const model_entry *models_find_of(const models *m, const char *type, const char *name, err *e) {
+    return find_among(m, type, name, e);
 }
 
 /* ---- JSON ------------------------------------------------------------------------------------------------------- */
@@ -590,6 +606,7 @@ void models_write_one(const models *m, const model_entry *e, buf *out) {
     json_write_member(out, "family", e->family);
     json_write_member(out, "quantization", e->quantization);
     json_write_member(out, "title", e->title);
+    json_write_member(out, "alias", e->alias);
     write_side(out, "width", e->width);
     write_side(out, "height", e->height);
     write_lines(out, "examples", e->examples);

@@ -18,6 +18,7 @@ typedef struct model_entry {
     char *family;       /* "sd1", or NULL */
     char *quantization; /* "f16", "q4_k", or NULL */
     char *title;        /* what the file calls itself, or NULL */
+    char *alias;        /* what a LoRA's trainer called it, or NULL */
     char *examples;     /* prompts that it can do, one a line, or NULL */
     int width, height;  /* of its pictures, where none are asked for; 0: not known, or not an image model */
     int64_t size, mtime_ms;
@@ -47,6 +48,9 @@ const model_entry *models_at(const models *m, size_t i); /* by id; those of mode
 /* By id, by absolute path, by file name, or by file name without extension where that is unique. ERR_NOT_FOUND naming
  * the nearest, ERR_CONFLICT when several fit. Valid until the next change. */
 const model_entry *models_find(const models *m, const char *name, err *e);
+
+/* The same among those of one type. */
+const model_entry *models_find_of(const models *m, const char *type, const char *name, err *e);
 
 /* True when the first walk is through: before, a name that is not found may only not have been seen yet. */
 bool models_scanned(const models *m);

@@ -28,6 +28,7 @@ void routes_images(route_list *l); /* generations, edits, inspect, options */
 void routes_history(route_list *l);
 void routes_events(route_list *l); /* events, progress */
 void routes_models(route_list *l); /* list, one, refresh */
+void routes_a1111(route_list *l);  /* lists as A1111's clients know them */
 void routes_misc(route_list *l);   /* settings, logs */
 void routes_static(route_list *l); /* pictures, the page; last */
 

@@ -4,11 +4,17 @@
 #include "base/base64.h"
 #include "base/str.h"
 #include "diffusion/image/metadata.h"
+#include "diffusion/image/upscalers.h"
 #include "server/image_answer.h"
 #include "server/image_request.h"
+#include "server/model_lists.h"
 #include "server/uploads.h"
+#include "server/upscalers.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+enum { OPTIONS_JSON_MAX = 64 * 1024 * 1024 };
 
 /* ---- making: a job, and somebody who waits for it ---------------------------------------------------------------- */
 
@@ -80,7 +86,15 @@ static void post_generations(void *ctx, http_req *req) {
 }
 
 static void post_edits(void *ctx, http_req *req) {
-    make(ctx, req, IMAGE_REQUEST_NEEDS_INIT);
+    make(ctx, req, IMAGE_REQUEST_NEEDS_INIT | IMAGE_REQUEST_EDIT);
+}
+
+static void post_variations(void *ctx, http_req *req) {
+    make(ctx, req, IMAGE_REQUEST_NEEDS_INIT | IMAGE_REQUEST_VARIATION);
+}
+
+static void post_upscale(void *ctx, http_req *req) {
+    make(ctx, req, IMAGE_REQUEST_UPSCALE);
 }
 
 /* ---- looking into one -------------------------------------------------------------------------------------------- */
@@ -102,13 +116,13 @@ static void inspection_free(inspection *i) {
 static void do_store(db_conn *c, void *arg) {
     (void)c;
     inspection *i = arg;
-    const char *image = NULL;
+    const char *text = NULL;
     yyjson_doc *doc = json_parse(i->body, i->len, &i->why);
     json_in root = json_root(doc);
     char *name = NULL;
-    if (doc && json_need_str(&root, "image", &image, &i->why)) name = uploads_take(i->a->uploads, image, &i->why);
+    if (doc && json_need_str(&root, "image", &text, &i->why)) name = uploads_take(i->a->uploads, text, &i->why);
     if (name) i->path = uploads_path(i->a->uploads, name, &i->why);
-    if (image && !i->path) err_wrap(&i->why, "image");
+    if (text && !i->path) err_wrap(&i->why, "image");
     free(name);
     yyjson_doc_free(doc);
 }
@@ -118,8 +132,45 @@ static void write_number(buf *out, const metadata *m, const char *field, const c
     if (metadata_get_f64(m, field, &v)) buf_printf(out, ",\"%s\":%.15g", key, v);
 }
 
+/* The engine's own, or a network of the model folder; NULL: unknown here. */
+static const char *find_hires_upscaler(const models *all, const char *name) {
+    const upscaler *own = name ? upscaler_find(name) : NULL;
+    if (own || !name) return own ? own->name : NULL;
+    const model_entry *network = upscalers_find(all, "", name, NULL);
+    return network ? network->id : NULL;
+}
+
+/* Hires fix, as far as its upscaler is known. */
+static void write_hires(const models *all, const metadata *m, buf *out) {
+    const char *resize = metadata_get(m, "Hires resize");
+    const char *name = find_hires_upscaler(all, metadata_get(m, "Hires upscaler"));
+    double scale = 0, strength;
+    int width, height;
+    const bool sized = resize && str_to_size(resize, &width, &height);
+    if (!name || (!metadata_get_f64(m, "Hires upscale", &scale) && !sized)) return;
+    buf_puts(out, ",\"hires\":{\"upscaler\":");
+    json_quote(out, name);
+    if (sized)
+        buf_printf(out, ",\"width\":%d,\"height\":%d", width, height);
+    else
+        buf_printf(out, ",\"scale\":%.15g", scale);
+    if (metadata_get_f64(m, "Denoising strength", &strength)) buf_printf(out, ",\"strength\":%.15g", strength);
+    write_number(out, m, "Hires steps", "steps");
+    buf_putc(out, '}');
+}
+
+/* A1111 writes a hash in brackets behind the name. */
+static void write_refiner(const models *all, const metadata *m, buf *out) {
+    const char *text = metadata_get(m, "Refiner"), *hash = text ? strstr(text, " [") : NULL;
+    if (!text) return;
+    char *name = str_ndup(text, hash ? (size_t)(hash - text) : strlen(text));
+    const model_entry *found = models_find(all, name, NULL);
+    if (found) json_write_member(out, "refiner", found->id);
+    free(name);
+}
+
 /* A1111's fields as ours; what cannot be told from the text is left out. */
-static void write_params(const char *text, buf *out) {
+static void write_params(const models *all, const char *text, buf *out) {
     metadata m = {0};
     int width, height;
     int64_t seed;
@@ -132,15 +183,19 @@ static void write_params(const char *text, buf *out) {
     write_number(out, &m, "CFG scale", "cfg_scale");
     write_number(out, &m, "Clip skip", "clip_skip");
     write_number(out, &m, "Denoising strength", "strength");
+    write_number(out, &m, "Image CFG scale", "image_cfg_scale");
     if (metadata_get_i64(&m, "Seed", &seed)) buf_printf(out, ",\"seed\":%lld", (long long)seed);
     if (metadata_get_size(&m, &width, &height)) buf_printf(out, ",\"width\":%d,\"height\":%d", width, height);
+    image_sampling_write_metadata(&m, out);
     image_params_write_names(metadata_get(&m, "Sampler"), metadata_get(&m, "Schedule type"), metadata_get(&m, "RNG"),
-                             out);
+                             metadata_get(&m, "Emphasis"), out);
+    write_hires(all, &m, out);
+    write_refiner(all, &m, out);
     buf_putc(out, '}');
     metadata_free(&m);
 }
 
-static bool write_inspection(const char *body, size_t len, buf *out, err *e) {
+static bool write_inspection(const models *all, const char *body, size_t len, buf *out, err *e) {
     yyjson_doc *doc = json_parse(body, len, e);
     json_in root = json_root(doc);
     int width = 0, height = 0;
@@ -152,7 +207,7 @@ static bool write_inspection(const char *body, size_t len, buf *out, err *e) {
         if (text) {
             json_quote(out, text);
             buf_puts(out, ",\"params\":");
-            write_params(text, out);
+            write_params(all, text, out);
         } else {
             buf_puts(out, "null,\"params\":null");
         }
@@ -172,7 +227,7 @@ static void on_inspected(void *ctx, int status, const char *body, size_t len, co
     else if (status != 200)
         routes_read_error(body, len, &why);
     else
-        write_inspection(body, len, &out, &why);
+        write_inspection(i->a->models, body, len, &out, &why);
     if (why.code)
         routes_reply_invalid(i->req, &why);
     else
@@ -214,11 +269,24 @@ static void post_inspect(void *ctx, http_req *req) {
 
 /* ---- options ----------------------------------------------------------------------------------------------------- */
 
+/* What a request may name, from the engine's tables and the model folder. */
 static void get_options(void *ctx, http_req *req) {
-    (void)ctx;
+    static const char *const lists[][2] = {{"loras", "lora"},
+                                           {"embeddings", "embedding"},
+                                           {"upscaler_files", "upscaler"},
+                                           {"controlnets", "controlnet"},
+                                           {"ip_adapters", "ip_adapter"},
+                                           {"clip_vision", "clip_vision"}};
+    app *a = ctx;
     buf out;
-    buf_init(&out, 64 * 1024);
+    buf_init(&out, OPTIONS_JSON_MAX);
     image_params_write_options(&out);
+    out.len--; /* the closing brace */
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        buf_printf(&out, ",\"%s\":", lists[i][0]);
+        model_list_write(a->models, lists[i][1], &out);
+    }
+    buf_putc(&out, '}');
     routes_reply_json(req, 200, &out);
 }
 
@@ -226,6 +294,8 @@ void routes_images(route_list *l) {
     static const http_route routes[] = {
         {"POST", "/v1/images/generations", post_generations, IMAGE_REQUEST_BODY_MAX},
         {"POST", "/v1/images/edits", post_edits, IMAGE_REQUEST_BODY_MAX},
+        {"POST", "/v1/images/upscale", post_upscale, IMAGE_REQUEST_BODY_MAX},
+        {"POST", "/v1/images/variations", post_variations, IMAGE_REQUEST_BODY_MAX},
         {"POST", "/v1/images/inspect", post_inspect, IMAGE_REQUEST_BODY_MAX},
         {"GET", "/v1/options", get_options, 0},
     };

@@ -2,6 +2,8 @@
 #include "server/routes.h"
 
 #include "base/str.h"
+#include "server/ip_adapters.h"
+#include "server/model_lists.h"
 
 #include <stdlib.h>
 
@@ -16,6 +18,33 @@ static void reply_list(app *a, http_req *req) {
 
 static void get_models(void *ctx, http_req *req) {
     reply_list(ctx, req);
+}
+
+static void reply_type(app *a, http_req *req, const char *type) {
+    buf out;
+    buf_init(&out, LIST_JSON_MAX);
+    model_list_write_document(a->models, type, &out);
+    routes_reply_json(req, 200, &out);
+}
+
+static void get_loras(void *ctx, http_req *req) {
+    reply_type(ctx, req, "lora");
+}
+
+static void get_upscalers(void *ctx, http_req *req) {
+    reply_type(ctx, req, "upscaler");
+}
+
+static void get_controlnets(void *ctx, http_req *req) {
+    reply_type(ctx, req, "controlnet");
+}
+
+static void get_ip_adapters(void *ctx, http_req *req) {
+    app *a = ctx;
+    buf out;
+    buf_init(&out, LIST_JSON_MAX);
+    ip_adapters_write_list(a->models, &out);
+    routes_reply_json(req, 200, &out);
 }
 
 static void get_model(void *ctx, http_req *req) {
@@ -52,9 +81,10 @@ static void post_refresh(void *ctx, http_req *req) {
 
 void routes_models(route_list *l) {
     static const http_route routes[] = {
-        {"GET", "/v1/models", get_models, 0},
-        {"POST", "/v1/models/refresh", post_refresh, 0},
-        {"GET", "/v1/models/{id...}", get_model, 0},
+        {"GET", "/v1/models", get_models, 0},           {"POST", "/v1/models/refresh", post_refresh, 0},
+        {"GET", "/v1/models/{id...}", get_model, 0},    {"GET", "/v1/loras", get_loras, 0},
+        {"GET", "/v1/upscalers", get_upscalers, 0},     {"GET", "/v1/controlnets", get_controlnets, 0},
+        {"GET", "/v1/ip_adapters", get_ip_adapters, 0},
     };
     route_list_add(l, routes, sizeof routes / sizeof routes[0]);
 }

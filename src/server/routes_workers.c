@@ -37,7 +37,7 @@ static void get_health(void *ctx, http_req *req) {
 
 /* ---- what a worker is sent -------------------------------------------------------------------------------------- */
 
-static const char *const components[] = {"vae", "clip_l", "clip_g", "t5xxl", "llm"};
+static const char *const components[] = {"vae", "clip_l", "clip_g", "t5xxl", "llm", "taesd"};
 enum { COMPONENT_COUNT = sizeof components / sizeof components[0] };
 
 memory_state routes_memory(app *a, worker_id id) {
@@ -353,6 +353,7 @@ void routes_text(route_list *l) {
         {"POST", "/v1/chat/completions", llm_relay_chat, CHAT_BODY_MAX},
         {"POST", "/v1/completions", llm_relay_completion, CHAT_BODY_MAX},
         {"POST", "/v1/prompt/enhance", llm_relay_enhance, CHAT_BODY_MAX},
+        {"POST", "/v1/embeddings", llm_relay_embeddings, CHAT_BODY_MAX},
         {"GET", "/v1/prompt/enhance", get_instruction, 0},
     };
     route_list_add(l, routes, sizeof routes / sizeof routes[0]);

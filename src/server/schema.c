@@ -99,5 +99,13 @@ static const char version_3[] = "ALTER TABLE models ADD COLUMN title TEXT;"
 
 static const char version_4[] = "ALTER TABLE crashes ADD COLUMN backtrace TEXT NOT NULL DEFAULT '';";
 
-const char *const schema_migrations[] = {version_1, version_2, version_3, version_4};
+/* Which MODEL_READER wrote a row: what another version said of a file may be wrong by now. */
+static const char version_5[] = "ALTER TABLE models ADD COLUMN reader INTEGER NOT NULL DEFAULT 0;";
+
+static const char version_6[] = "ALTER TABLE models ADD COLUMN alias TEXT;";
+
+/* Whether an upload is needed is told from the parameters, which may name several. */
+static const char version_7[] = "ALTER TABLE jobs DROP COLUMN init_image;";
+
+const char *const schema_migrations[] = {version_1, version_2, version_3, version_4, version_5, version_6, version_7};
 const int schema_version = sizeof schema_migrations / sizeof *schema_migrations;

@@ -5,9 +5,15 @@
 #include "server/sd_runner.h"
 
 #include "base/log.h"
+#include "base/path.h"
 #include "base/str.h"
 #include "net/http_lines.h"
+#include "server/controlnets.h"
+#include "server/embeddings.h"
+#include "server/ip_adapters.h"
+#include "server/loras.h"
 #include "server/routes.h"
+#include "server/upscalers.h"
 #include "server/workers.h"
 
 #include <stdlib.h>
@@ -17,8 +23,9 @@ enum { LINE_MAX_BYTES = 8 << 20, DEATH_WAIT_MS = 6000 };
 
 struct sd_runner {
     app *app;
-    bool active; /* between start() and the end */
-    char *body;  /* of /internal/generate */
+    bool active;   /* between start() and the end */
+    char *body;    /* of the request */
+    bool upscales; /* it is for /internal/upscale, else for /internal/generate */
     worker_wait *wait;
     http_call *call;
     http_lines lines;
@@ -111,7 +118,7 @@ void sd_runner_worker_died(sd_runner *r, const char *cause) {
 
 static void send_job(sd_runner *r) {
     const http_call_opts opts = {.method = "POST",
-                                 .path = "/internal/generate",
+                                 .path = r->upscales ? "/internal/upscale" : "/internal/generate",
                                  .body = r->body,
                                  .body_len = strlen(r->body),
                                  .on_headers = on_headers,
@@ -178,15 +185,96 @@ static void load_other(sd_runner *r, const model_entry *m) {
     routes_load_image(r->app, m, NULL, on_model_loaded, l);
 }
 
+/* Of a job whose pictures have different prompts: what each one has by itself. */
+static bool write_pictures(const models *m, const image_params *p, buf *out, err *e) {
+    bool ok = true;
+    buf_puts(out, ",\"pictures\":[");
+    for (size_t i = 0; ok && i < p->texts.count; i++) {
+        buf_puts(out, i ? ",{" : "{");
+        json_write_member(out, "prompt", p->texts.each[i].prompt);
+        json_write_member(out, "negative_prompt", p->texts.each[i].negative_prompt);
+        buf_putc(out, ',');
+        ok = loras_write(m, p, p->texts.each[i].prompt, out, e);
+        buf_putc(out, '}');
+    }
+    buf_putc(out, ']');
+    return ok;
+}
+
+/* The request without its closing brace, to which members are added until close_body(). */
+static void open_body(const sd_runner *r, buf *out) {
+    buf_init(out, LINE_MAX_BYTES);
+    buf_append(out, r->body, strlen(r->body) - 1);
+}
+
+static void close_body(sd_runner *r, buf *out) {
+    buf_putc(out, '}');
+    free(r->body);
+    r->body = buf_take(out, NULL);
+}
+
+/* Names are looked up now: what is in the folder may have changed while the job waited. */
+static bool add_files(sd_runner *r, const job *j, err *e) {
+    const models *m = r->app->models;
+    const image_params *p = &j->params;
+    const model_entry *network;
+    buf out;
+    open_body(r, &out);
+    buf_putc(&out, ',');
+    const char *name = p->refiner;
+    const model_entry *refiner = name ? models_find(m, name, e) : NULL;
+    bool ok = (refiner || !name) && loras_write(m, p, p->texts.count ? p->texts.each[0].prompt : p->prompt, &out, e);
+    buf_putc(&out, ',');
+    ok = ok && embeddings_write(m, p, &out, e) && (!image_texts_differ(&p->texts) || write_pictures(m, p, &out, e));
+    buf_putc(&out, ',');
+    ok = ok && controlnets_write(m, r->app->uploads, p, &out, e);
+    buf_putc(&out, ',');
+    ok = ok && ip_adapters_write(m, r->app->uploads, p, &out, e) && upscalers_of_hires(m, p, &network, e);
+    if (ok && refiner) json_write_member(&out, "refiner", refiner->path);
+    if (ok && network) json_write_member(&out, "hires_network", network->path);
+    close_body(r, &out);
+    return ok;
+}
+
+static bool add_upscaler(sd_runner *r, const job *j, err *e) {
+    const model_entry *m = upscalers_find(r->app->models, "upscaler", j->params.upscaler, e);
+    if (!m) return false;
+    char *name = path_stem(m->id);
+    buf out;
+    open_body(r, &out);
+    json_write_member(&out, "upscaler", m->path);
+    json_write_member(&out, "upscaler_name", name);
+    close_body(r, &out);
+    free(name);
+    return true;
+}
+
+/* Needs the process, and no model in it. */
+static void begin_upscale(sd_runner *r, const job *j) {
+    err e = {0};
+    if (!add_upscaler(r, j, &e)) {
+        end(r, &e);
+    } else if (workers_view(r->app->workers, WORKER_SD).state != SUP_READY) {
+        err_set(&e, ERR_CANCELLED, "the image worker is not there"); /* since ready() was asked: the job waits on */
+        end(r, &e);
+    } else {
+        send_job(r);
+    }
+}
+
 /* Everything that can fail at once is told from here, on a later turn of the loop. */
 static void begin(uv_timer_t *t) {
     sd_runner *r = t->data;
     const job *j = jobs_running(r->app->jobs);
+    if (j && j->params.is_upscale) {
+        begin_upscale(r, j);
+        return;
+    }
     const char *wanted = j ? j->params.model : NULL, *chosen = workers_view(r->app->workers, WORKER_SD).model_id;
     err e = {0};
     bool other = wanted && !str_eq(wanted, chosen); /* the chosen one may be in memory still, though its file is gone */
     const model_entry *m = other ? models_find(r->app->models, wanted, &e) : NULL;
-    if (other && !m)
+    if ((other && !m) || (j && !add_files(r, j, &e)))
         end(r, &e);
     else if (m && !str_eq(m->id, chosen))
         load_other(r, m);
@@ -195,8 +283,8 @@ static void begin(uv_timer_t *t) {
 }
 
 static void start(void *ctx, const job *j, const char *body, size_t len) {
-    (void)j;
     sd_runner *r = ctx;
+    r->upscales = j->params.is_upscale;
     r->active = true;
     r->ended = false;
     r->body = str_ndup(body, len);

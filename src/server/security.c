@@ -96,7 +96,7 @@ static bool has_key(const config *c, const http_req *req) {
 }
 
 static bool needs_key(const char *path) {
-    return str_starts(path, "/v1/") || str_starts(path, "/outputs/");
+    return str_starts(path, "/v1/") || str_starts(path, "/sdapi/") || str_starts(path, "/outputs/");
 }
 
 bool security_check(const config *c, http_req *req) {

@@ -108,7 +108,7 @@ static bool write_image_body(app *a, buf *out, char **main_path, err *e) {
     bool ok = add_path(a, out, "model", model, e) && add_path(a, out, "diffusion_model", diffusion, e) &&
               add_path(a, out, "vae", c->vae, e) && add_path(a, out, "clip_l", c->clip_l, e) &&
               add_path(a, out, "clip_g", c->clip_g, e) && add_path(a, out, "t5xxl", c->t5xxl, e) &&
-              add_path(a, out, "llm", c->llm, e);
+              add_path(a, out, "llm", c->llm, e) && add_path(a, out, "taesd", c->taesd, e);
     buf_putc(out, '}');
     return ok;
 }
@@ -156,6 +156,7 @@ void startup_choose_models(app *a) {
     fall_back_to_demo(a);
     if (a->cfg.model || a->cfg.diffusion_model) choose(a, WORKER_SD, write_image_body);
     if (a->cfg.llm_model) choose(a, WORKER_LLM, write_text_body);
-    if (demo_is(workers_view(a->workers, WORKER_SD).model_id))
+    const char *image = workers_view(a->workers, WORKER_SD).model_id;
+    if (demo_is(image) || (!image && demo_is(workers_view(a->workers, WORKER_LLM).model_id)))
         log_info("server", "Starting with the demo models; put your own into %s/", path_base(a->cfg.model_dir));
 }

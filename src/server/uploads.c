@@ -133,8 +133,9 @@ typedef struct sweep {
 static bool is_needed(db_conn *c, const char *name) {
     err why = {0};
     char *ref = str_fmt(PREFIX "%s", name);
-    sqlite3_stmt *s = db_query(
-        c, &why, "SELECT 1 FROM jobs WHERE init_image = ? AND status IN ('queued','running','interrupted')", "s", ref);
+    sqlite3_stmt *s =
+        db_query(c, &why, "SELECT 1 FROM jobs WHERE instr(params, ?) AND status IN ('queued','running','interrupted')",
+                 "s", ref);
     bool found = s && db_next(c, s, &why);
     if (found) db_end(s);
     free(ref);

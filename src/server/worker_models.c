@@ -93,12 +93,36 @@ static void read_saved(slot *s) {
 
 static void start_load(slot *s, load_request *r);
 
-/* Answers everybody: NULL means ready. */
+bool slot_models_loading(const slot *s) {
+    return s->load.body != NULL;
+}
+
+static worker_wait *take_wait(slot *s, bool process) {
+    worker_wait **at = &s->waits;
+    while (*at && (*at)->process != process) at = &(*at)->next;
+    worker_wait *wait = *at;
+    if (wait) *at = wait->next;
+    return wait;
+}
+
+/* Answers everybody who waits for the model: NULL means ready. */
 static void release_waits(slot *s, const err *why) {
-    while (s->waits) {
-        worker_wait *wait = s->waits;
-        s->waits = wait->next;
+    for (worker_wait *wait; (wait = take_wait(s, false));) {
         wait->fn(wait->ctx, why);
+        free(wait);
+    }
+}
+
+static bool can_load(const slot *s) {
+    return (s->sup.state == SUP_READY || s->sup.state == SUP_SAFE_MODE) && !slot_models_loading(s) && !s->queued.body;
+}
+
+/* One after the other, for what the first one loads is in the way of the next. */
+static void release_process_waits(slot *s, const err *stopping) {
+    while (stopping || can_load(s)) {
+        worker_wait *wait = take_wait(s, true);
+        if (!wait) return;
+        wait->fn(wait->ctx, stopping);
         free(wait);
     }
 }
@@ -108,13 +132,17 @@ static void look_at_waits(uv_timer_t *t) {
     err e = {0};
     if (!s->waits) return;
     const char *what = s->id == WORKER_SD ? "image model" : "LLM";
-    if (s->owner->stopping) {
-        err_set(&e, ERR_BUSY, "the server is stopping");
-    } else if (s->sup.state == SUP_SAFE_MODE && !s->queued.body) {
+    if (s->owner->stopping) err_set(&e, ERR_BUSY, "the server is stopping");
+    release_process_waits(s, e.code ? &e : NULL);
+    if (e.code) {
+        release_waits(s, &e);
+        return;
+    }
+    if (s->sup.state == SUP_SAFE_MODE && !s->queued.body) {
         err_set(&e, ERR_BUSY, "the %s is in safe mode: %s", s->title, s->safe_mode_reason);
-    } else if (!s->body && !s->load_call && !s->queued.body) {
+    } else if (!s->body && !slot_models_loading(s) && !s->queued.body) {
         err_set(&e, ERR_NOT_FOUND, "no %s is loaded", what);
-    } else if (s->sup.state != SUP_READY || s->load_call || s->load_broke) {
+    } else if (s->sup.state != SUP_READY || slot_models_loading(s)) {
         return; /* it comes */
     } else if (!s->loaded) {
         load_request again = {.reason = LOAD_AGAIN, .model_id = str_dup(s->model_id), .body = str_dup(s->body)};
@@ -124,8 +152,17 @@ static void look_at_waits(uv_timer_t *t) {
     release_waits(s, e.code ? &e : NULL);
 }
 
+static void finish_load(slot *s, load_request r, const char *answer, const err *e);
+
 void slot_models_alive(slot *s) {
-    s->load_broke = false;
+    if (s->cut == LOAD_BROKEN) { /* the connection broke, and that was all */
+        err e = {0};
+        err_set(&e, ERR_CRASHED, "the connection to the worker broke while it loaded the model");
+        load_request r = s->load;
+        s->load = (load_request){0};
+        s->cut = LOAD_OPEN;
+        finish_load(s, r, NULL, &e);
+    }
     slot_models_wake(s);
 }
 
@@ -133,15 +170,22 @@ void slot_models_wake(slot *s) {
     if (s->waits) uv_timer_start(&s->soon, look_at_waits, 0, 0);
 }
 
-worker_wait *workers_when_ready(workers *w, worker_id id, worker_ready_fn *fn, void *ctx) {
-    slot *s = &w->slots[id];
+static worker_wait *add_wait(slot *s, worker_ready_fn *fn, void *ctx, bool process) {
     worker_wait *wait = mem_alloc(1, sizeof *wait);
-    *wait = (worker_wait){.fn = fn, .ctx = ctx, .slot = s};
+    *wait = (worker_wait){.fn = fn, .ctx = ctx, .process = process, .slot = s};
     worker_wait **end = &s->waits;
     while (*end) end = &(*end)->next;
     *end = wait;
     slot_models_wake(s);
     return wait;
+}
+
+worker_wait *workers_when_ready(workers *w, worker_id id, worker_ready_fn *fn, void *ctx) {
+    return add_wait(&w->slots[id], fn, ctx, false);
+}
+
+worker_wait *workers_when_up(workers *w, worker_id id, worker_ready_fn *fn, void *ctx) {
+    return add_wait(&w->slots[id], fn, ctx, true);
 }
 
 void workers_wait_cancel(worker_wait *wait) {
@@ -200,23 +244,19 @@ static void finish_load(slot *s, load_request r, const char *answer, const err *
 static void on_load_answer(void *ctx, int status, const char *body, size_t len, const err *why) {
     slot *s = ctx;
     load_request r = s->load;
-    s->load = (load_request){0};
     s->load_call = NULL;
     err e = {0};
-    if (why) {
-        err_set(&e, ERR_CRASHED, "the worker broke off while loading: %s", why->msg);
+    if (!why && status != 200) routes_read_error(body, len, &e);
+    if (why || e.code == ERR_CANCELLED) { /* not by us: somebody ended the worker. Its exit will tell how */
+        s->cut = why ? LOAD_BROKEN : LOAD_ENDING;
         s->loaded = false;
-        s->load_broke = true;
-    } else if (status != 200) {
-        routes_read_error(body, len, &e);
-        s->loaded = s->loaded && kept_previous(body, len);
-        if (e.code == ERR_CANCELLED) { /* not by us: somebody ended the worker */
-            e.code = ERR_CRASHED;
-            s->load_broke = true;
-        }
-    } else if (r.unwanted) {
-        unloaded_meanwhile(&e, &r);
+        return;
     }
+    s->load = (load_request){0};
+    if (status != 200)
+        s->loaded = s->loaded && kept_previous(body, len);
+    else if (r.unwanted)
+        unloaded_meanwhile(&e, &r);
     finish_load(s, r, body, e.code ? &e : NULL);
 }
 
@@ -238,7 +278,7 @@ static void start_load(slot *s, load_request *r) {
 }
 
 void slot_models_restore(slot *s) {
-    if (s->load_call) return; /* finish_load() tells the supervisor */
+    if (slot_models_loading(s)) return; /* finish_load() tells the supervisor */
     load_request r = s->queued;
     s->queued = (load_request){0};
     if (!r.body) {
@@ -249,7 +289,8 @@ void slot_models_restore(slot *s) {
 }
 
 void slot_models_died(slot *s) {
-    s->loaded = s->load_broke = false;
+    s->loaded = false;
+    s->cut = LOAD_OPEN;
     if (s->load_call) {
         http_call_abort(s->load_call);
         s->load_call = NULL;
@@ -267,7 +308,7 @@ void slot_models_died(slot *s) {
 void workers_load(workers *w, worker_id id, const char *model_id, const char *body, worker_load_fn *fn, void *ctx) {
     slot *s = &w->slots[id];
     err e = {0};
-    if (s->load_call || s->queued.body) {
+    if (slot_models_loading(s) || s->queued.body) {
         err_set(&e, ERR_BUSY, "another model is being loaded");
     } else if (s->sup.state != SUP_READY && s->sup.state != SUP_SAFE_MODE) {
         err_set(&e, ERR_BUSY, "the %s is %s; try again in a moment", s->title, sup_state_name(s->sup.state));
@@ -326,7 +367,7 @@ void workers_unload(workers *w, worker_id id, worker_load_fn *fn, void *ctx) {
     slot *s = &w->slots[id];
     choose(s, NULL, NULL);
     recovery_clear(w->app->db, s->name, NULL, NULL);
-    s->load.unwanted = s->load_call != NULL;
+    s->load.unwanted = slot_models_loading(s);
     if (s->queued.body) {
         err e = {0};
         unloaded_meanwhile(&e, &s->queued);
@@ -339,7 +380,7 @@ static void look_whether_idle(uv_timer_t *t) {
     slot *s = t->data;
     const config *c = &s->owner->app->cfg;
     int64_t limit = s->id == WORKER_SD ? c->sd_idle_timeout : c->llm_idle_timeout;
-    if (limit <= 0 || !s->loaded || s->working || s->load_call) return;
+    if (limit <= 0 || !s->loaded || s->working || slot_models_loading(s)) return;
     if (clock_mono_ms() - s->idle_since < limit * 1000) return;
     log_info("server", "%s model unused for %lld s: unloading it until it is needed", s->kind, (long long)limit);
     send_unload(s, NULL, NULL);
@@ -370,6 +411,7 @@ void slot_models_free(slot *s) {
     err e = {0};
     err_set(&e, ERR_BUSY, "the server is stopping");
     if (s->load_call) http_call_abort(s->load_call);
+    release_process_waits(s, &e);
     release_waits(s, &e);
     free_request(&s->load);
     free_request(&s->queued);

@@ -34,7 +34,7 @@ worker_view workers_view(workers *w, worker_id id) {
                          .port = s->port,
                          .model_id = s->model_id,
                          .loaded = s->loaded,
-                         .loading = s->load_call != NULL,
+                         .loading = slot_models_loading(s),
                          .restarts = s->sup.total_deaths,
                          .last_crash_ms = s->last_crash_ms,
                          .last_crash = s->last_crash_ms ? s->last_crash : NULL,
@@ -164,7 +164,7 @@ static void record_crash(slot *s, const proc_exit *how) {
                                    .pid = s->pid,
                                    .cause = s->last_crash,
                                    .how = how,
-                                   .model = s->model_id,
+                                   .model = slot_models_loading(s) ? s->load.model_id : s->model_id,
                                    .jobs = buf_str(&work),
                                    .last_lines = buf_str(&lines),
                                    .started_ms = s->started_ms});

@@ -75,6 +75,11 @@ void workers_unload(workers *w, worker_id id, worker_load_fn *fn, void *ctx);
 typedef void worker_ready_fn(void *ctx, const err *e);
 typedef struct worker_wait worker_wait;
 worker_wait *workers_when_ready(workers *w, worker_id id, worker_ready_fn *fn, void *ctx);
+
+/* Calls fn once workers_load() can be called: the process is ready, with or without a model, or in safe mode, and no
+ * load is under way. Error: ERR_BUSY, the server stops. */
+worker_wait *workers_when_up(workers *w, worker_id id, worker_ready_fn *fn, void *ctx);
+
 void workers_wait_cancel(worker_wait *wait); /* fn is not called any more */
 
 /* Brackets around a piece of work: the idle clock stands still between them. `ok`: it succeeded (the crash tally ends).

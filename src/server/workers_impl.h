@@ -12,6 +12,13 @@ typedef enum load_reason {
     LOAD_NEW,     /* somebody chose another model */
 } load_reason;
 
+/* How a load under way was cut off, when it was: what came of it is known later. */
+typedef enum load_cut {
+    LOAD_OPEN,   /* it was not */
+    LOAD_BROKEN, /* the connection broke: the exit will be told, or an answer shows that the process lives */
+    LOAD_ENDING, /* the process said that it is ending: the exit will be told */
+} load_cut;
+
 typedef struct load_request {
     load_reason reason;
     char *model_id, *body;
@@ -23,6 +30,7 @@ typedef struct load_request {
 struct worker_wait {
     worker_ready_fn *fn;
     void *ctx;
+    bool process; /* for the process alone, not for its model */
     struct slot *slot;
     worker_wait *next;
 };
@@ -47,9 +55,9 @@ typedef struct slot {
     char *model_id, *body; /* the chosen model; NULL: none */
     bool loaded;           /* it is in the process now */
     bool unsaved;          /* chosen on the command line, and not confirmed by the worker yet */
-    http_call *load_call;  /* under way; `load` says what */
-    load_request load;
-    bool load_broke;     /* the process broke off a load: its exit will be told, or an answer shows that it lives */
+    http_call *load_call;  /* NULL also when it was cut off */
+    load_request load;     /* under way, or cut off */
+    load_cut cut;
     load_request queued; /* LOAD_NEW that leaves safe mode: taken up by the next RESTORE */
 
     worker_wait *waits;
@@ -85,7 +93,8 @@ void slot_models_open(slot *s);
 void slot_models_died(slot *s);    /* the process is gone, and with it what was loaded */
 void slot_models_restore(slot *s); /* SUP_DO_RESTORE */
 void slot_models_alive(slot *s);   /* it has answered */
-void slot_models_wake(slot *s);    /* look at those who wait, soon */
+bool slot_models_loading(const slot *s);
+void slot_models_wake(slot *s); /* look at those who wait, soon */
 void slot_models_free(slot *s);
 
 #endif

@@ -7,7 +7,7 @@
 
 #define TICK_NS UINT64_C(1000000000) /* engine_step is called at least once a second */
 
-enum { REFRESH_MS = 1000 };
+enum { REFRESH_MS = 1000, LATE_MS = 1000 };
 
 void engine_init(engine *en, const worker_service *service, worker_state *state, uv_async_t *ended) {
     *en = (engine){.service = service, .state = state, .ended = ended};
@@ -26,12 +26,20 @@ bool engine_queue(engine *en, worker_job *job) {
             job_set_next(en->last, job);
         else
             en->first = job;
+        if (en->queued == 0) en->waiting_since = clock_mono_ms();
         en->last = job;
         en->queued++;
         uv_cond_signal(&en->wake);
     }
     uv_mutex_unlock(&en->lock);
     return ok;
+}
+
+bool engine_is_late(engine *en) {
+    uv_mutex_lock(&en->lock);
+    bool late = en->first && clock_mono_ms() - en->waiting_since > LATE_MS;
+    uv_mutex_unlock(&en->lock);
+    return late;
 }
 
 void engine_wake(void *ctx) {
@@ -58,6 +66,7 @@ static worker_job *next_job(engine *en, bool working, bool *stopping) {
         en->first = job_next(job);
         if (!en->first) en->last = NULL;
         en->queued--;
+        en->waiting_since = clock_mono_ms();
     } else {
         en->woken = false;
     }
@@ -86,6 +95,7 @@ static bool start_service(engine *en) {
         return false;
     }
     engine_refresh_memory(en, true);
+    worker_state_activity(en->state, WORKER_IDLE);
     return true;
 }
 
@@ -131,7 +141,9 @@ static void engine_main(void *ctx) {
     uv_async_send(en->ended);
 }
 
+/* A driver may hang while the service begins: then a worker that is loading makes no progress, which is noticed. */
 bool engine_start(engine *en, err *e) {
+    worker_state_activity(en->state, WORKER_LOADING);
     int rc = uv_thread_create(&en->thread, engine_main, en);
     return rc == 0 || err_set(e, ERR_IO, "start the engine thread: %s", uv_strerror(rc));
 }

@@ -15,9 +15,10 @@ typedef struct engine {
     uv_cond_t wake;
     worker_job *first, *last;
     size_t queued;
-    bool woken;    /* something changed that engine_step may want to see */
-    bool stopping; /* end when all jobs have ended */
-    bool failed;   /* engine_init did */
+    int64_t waiting_since; /* monotonic: when the engine could have taken up the first of them */
+    bool woken;            /* something changed that engine_step may want to see */
+    bool stopping;         /* end when all jobs have ended */
+    bool failed;           /* engine_init did */
 } engine;
 
 /* `ended` must be initialised; it is borrowed until the thread has been joined. */
@@ -26,6 +27,9 @@ bool engine_start(engine *en, err *e);
 
 /* False when the queue is full or the engine stops; the job stays the caller's. */
 bool engine_queue(engine *en, worker_job *job);
+
+/* Any thread: a job waits for longer than an engine with nothing else to do leaves it waiting. */
+bool engine_is_late(engine *en);
 
 void engine_wake(void *en); /* any thread */
 

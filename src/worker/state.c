@@ -65,12 +65,14 @@ void worker_state_memory(worker_state *s, const worker_memory *m, size_t count) 
     uv_mutex_unlock(&s->lock);
 }
 
-void worker_state_write(worker_state *s, buf *out) {
+void worker_state_write(worker_state *s, bool late, buf *out) {
     size_t rss = 0;
     uv_resident_set_memory(&rss);
     uv_mutex_lock(&s->lock);
-    s->h.rss = rss;
-    s->h.progress.stamp_ms = atomic_load_explicit(&s->stamp_ms, memory_order_relaxed);
-    worker_health_write(&s->h, out);
+    worker_health h = s->h;
     uv_mutex_unlock(&s->lock);
+    h.rss = rss;
+    h.progress.stamp_ms = atomic_load_explicit(&s->stamp_ms, memory_order_relaxed);
+    if (late && h.state == WORKER_IDLE) h.state = WORKER_BUSY;
+    worker_health_write(&h, out);
 }

@@ -24,7 +24,8 @@ void worker_state_progress(worker_state *s, const char *phase, int step, int ste
 void worker_state_model(worker_state *s, const char *path);
 void worker_state_memory(worker_state *s, const worker_memory *m, size_t count);
 
-/* Appends the health answer, with the process's resident memory as it is now. */
-void worker_state_write(worker_state *s, buf *out);
+/* Appends the health answer, with the process's resident memory as it is now. `late`: the engine does not take up its
+ * jobs, so it is not idle, whatever it said last. */
+void worker_state_write(worker_state *s, bool late, buf *out);
 
 #endif

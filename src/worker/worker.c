@@ -114,7 +114,7 @@ static void answer_health(worker *w, http_req *req) {
     }
     buf body;
     buf_init(&body, 64 * 1024);
-    worker_state_write(&w->state, &body);
+    worker_state_write(&w->state, engine_is_late(&w->engine), &body);
     http_reply(req, 200, "application/json", body.data, body.len);
     buf_free(&body);
 }

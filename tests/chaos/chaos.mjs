@@ -50,7 +50,10 @@ const PICTURES = [
   { ...picture, seed: 4, sampler: 'heun', steps: 8 }, { ...picture, seed: 5, width: 128, height: 128, steps: 16 },
 ]
 const talk = { messages: [{ role: 'user', content: 'tell me a story' }], max_tokens: 250, ignore_eos: true, stream: true }
-const TALKS = [{ ...talk, temperature: 0 }, { ...talk, temperature: 1, seed: 1 }, { ...talk, temperature: 0.7, seed: 2, max_tokens: 400 }, { ...talk, temperature: 1, seed: 3, stream: false }]
+const { messages, ...plain } = talk
+const TALKS = [{ ...talk, temperature: 0 }, { ...talk, temperature: 1, seed: 1 }, { ...talk, temperature: 0.7, seed: 2, max_tokens: 400 }, { ...talk, temperature: 1, seed: 3, stream: false },
+  { ...plain, prompt: 'a quiet harbour', temperature: 1, seed: 4 }, { input: Array.from({ length: 24 }, (_, i) => 'a red fox in deep snow '.repeat(1 + i % 5)), encoding_format: 'base64' }]
+const pathOf = (request) => request.input ? '/v1/embeddings' : request.prompt ? '/v1/completions' : '/v1/chat/completions'
 
 const disk = MIX.full ? await SmallDisk.mount(64).catch((e) => console.log(`skipped: no full disks, for no small one can be mounted here (${e.message})`)) : null
 if (!disk) MIX.full = 0
@@ -60,7 +63,8 @@ const kills = () => n['kill-sd'] + n['kill-llm'] + n.segv + n.stop + n.server + 
 const complain = (kind, text) => { n[kind]++; console.log(`${kind.toUpperCase()}: ${text}`) }
 const hash = (bytes) => createHash('sha256').update(bytes).digest('hex').slice(0, 16)
 
-let s = await Studio.start({ disk })
+const args = ['--threads', '1'] // threads that wait for each other make no headway where others have the processors
+let s = await Studio.start({ disk, args })
 const { dir, port } = s
 const filesAt = disk?.seen ?? dir // where the pictures and the data are, for us
 const pids = new Set([s.process.pid])
@@ -95,7 +99,7 @@ const bytesOf = (url) => patiently(async () => {
 const hashesOf = async (job) => (await Promise.all(job.results.map((r) => bytesOf(r.url)))).map(hash).join()
 
 async function endOf(id) {
-  for (const end = Date.now() + 120000; Date.now() < end; await sleep(20)) {
+  for (const end = Date.now() + 300000; Date.now() < end; await sleep(20)) {
     const j = await patiently(() => s.get(`/v1/jobs/${id}`))
     if (['done', 'failed', 'cancelled'].includes(j.status)) return j
   }
@@ -107,8 +111,9 @@ async function endOf(id) {
 await s.loadImageModel()
 await s.loadLlm()
 async function say(request) {
-  if (!request.stream) return { text: (await s.post('/v1/chat/completions', request)).choices[0].message.content, done: true }
-  return readChat(await s.request('POST', '/v1/chat/completions', request))
+  if (request.input) return { text: (await s.post(pathOf(request), request)).data.map((d) => d.embedding).join(), done: true }
+  if (!request.stream) return { text: (await s.post(pathOf(request), request)).choices[0].message.content, done: true }
+  return readChat(await s.request('POST', pathOf(request), request))
 }
 const wantPictures = [], wantTexts = []
 for (const p of PICTURES) wantPictures.push(await hashesOf(await endOf((await s.post('/v1/jobs', p, 202)).id)))
@@ -173,7 +178,7 @@ async function killServer(meanwhile = () => {}) {
   s.process.kill('SIGKILL')
   await s.exited
   meanwhile()
-  s = await Studio.start({ dir, port, disk, wait: false })
+  s = await Studio.start({ dir, port, disk, args, wait: false })
   pids.add(s.process.pid)
   await until('the server is back', () => s.health().catch(() => null))
   down = false

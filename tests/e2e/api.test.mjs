@@ -423,10 +423,37 @@ test('options', async () => {
   const o = await s.get('/v1/options')
   assert.deepEqual(o.formats, ['png', 'jpeg', 'webp'])
   for (const list of ['samplers', 'schedulers', 'rngs']) assert.ok(o[list].length > 1)
-  for (const sampler of o.samplers) await make({ sampler, steps: 1 })
-  for (const scheduler of o.schedulers) await make({ scheduler, steps: 2 })
+  for (const sampler of o.samplers.slice(0, 3)) await make({ sampler, steps: 1 })
+  for (const scheduler of o.schedulers.slice(0, 3)) await make({ scheduler, steps: 2 })
   for (const rng of o.rngs) await make({ rng, steps: 1 })
+  const files = []
+  for (const emphasis of o.emphases) {
+    files.push(await bytes(await make({ emphasis, prompt: 'a (red:1.4) fox', steps: 1, seed: 5 })))
+    assert.equal(files.at(-1).includes(`Emphasis: ${emphasis}`), emphasis !== 'a1111')
+  }
+  assert.equal(new Set(files.map((f) => f.subarray(f.indexOf('IDAT')).toString('hex'))).size, 3)
   assert.deepEqual(o.limits.steps, [1, 200])
+})
+
+test('options list what is in the model folder, and so do the routes that clients of A1111 know', async () => {
+  const o = await s.get('/v1/options')
+  const lora = o.loras.find((l) => l.name === 'tiny-lora')
+  assert.deepEqual([lora.id, lora.alias, lora.family, lora.supported], ['loras/tiny-lora.safetensors', 'Tiny Style', 'sd1', true])
+  assert.deepEqual(o.loras, (await s.get('/v1/loras')).data)
+  assert.deepEqual(o.upscaler_files, (await s.get('/v1/upscalers')).data)
+  const models = (await s.get('/v1/models')).data
+  for (const [list, type] of [['embeddings', 'embedding'], ['controlnets', 'controlnet']])
+    assert.deepEqual(o[list].map((x) => x.id), models.filter((m) => m.type === type).map((m) => m.id))
+  const samplers = await s.get('/sdapi/v1/samplers'), schedulers = await s.get('/sdapi/v1/schedulers')
+  assert.deepEqual(samplers.map((x) => x.aliases[0]), o.samplers)
+  assert.equal(samplers.find((x) => x.name === 'DPM++ 2M').options.scheduler, 'karras')
+  assert.deepEqual(schedulers.map((x) => x.name), o.schedulers)
+  assert.equal(schedulers.find((x) => x.name === 'karras').label, 'Karras')
+  assert.deepEqual((await s.get('/sdapi/v1/loras')).find((x) => x.name === 'tiny-lora'),
+    { name: 'tiny-lora', alias: 'Tiny Style', path: 'loras/tiny-lora.safetensors', metadata: {} })
+  assert.deepEqual(await s.get('/sdapi/v1/embeddings'), { loaded: {}, skipped: {} })
+  assert.ok((await s.get('/sdapi/v1/upscalers')).some((x) => x.name === 'Lanczos' && x.model_path === null))
+  await refused(404, 'GET', '/sdapi/v1/nothing')
 })
 
 test('settings', async () => {

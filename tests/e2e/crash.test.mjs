@@ -358,7 +358,7 @@ test('the server killed with a full queue: every job ends once, every picture is
     const pids = [await a.pid('sd'), await a.pid('llm')]
     a.process.kill('SIGKILL')
     await a.exited
-    const half = ['outputs/x.png.tmp-1', 'outputs/.thumbs/x.webp.tmp-1', 'data/checkpoints/j-1.ckpt.tmp-1'].map((f) => join(a.dir, f))
+    const half = ['outputs/x.png.tmp-1', 'outputs/.thumbs/x.webp.tmp-1', 'data/checkpoints/j-1.ckpt.tmp-1', 'data/uploads/x.png.tmp-1'].map((f) => join(a.dir, f))
     for (const f of half) writeFileSync(f, 'half a file')
     a = await Studio.start({ dir: a.dir, port: a.port }) // at once: the old workers may still hold their ports
     assert.ok(!pids.some(isAlive), 'no orphans')

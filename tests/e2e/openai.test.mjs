@@ -2,6 +2,7 @@
 import { after, before, test } from 'node:test'
 import assert from 'node:assert/strict'
 import OpenAI, { toFile } from 'openai'
+import { decodePng, encodePng } from './picture.mjs'
 import { Studio, isPng, until } from './studio.mjs'
 
 const IMAGE = 'tiny-sd1-f16.safetensors'
@@ -278,8 +279,72 @@ test('images: edit an upload', async () => {
   await refused(client.images.edit({ ...picture, image: undefined }), OpenAI.BadRequestError)
 })
 
+test('images: edit the transparent part of a mask, or of the picture itself', async () => {
+  const from = decodePng(Buffer.from((await client.images.generate(picture)).data[0].b64_json, 'base64'))
+  const opaque = encodePng(64, 64, (x, y) => [...from.at(x, y), 255])
+  const holed = encodePng(64, 64, (x, y) => [...from.at(x, y), x < 32 ? 0 : 255])
+  const mask = encodePng(64, 64, (x) => [0, 0, 0, x < 32 ? 0 : 255])
+  const file = (bytes, name) => toFile(bytes, name, { type: 'image/png' })
+  const edit = async (more) => {
+    const r = await client.images.edit({ ...picture, seed: 6, strength: 1, mask_blur: 0, ...more })
+    return decodePng(Buffer.from(r.data[0].b64_json, 'base64'))
+  }
+  const kept = (made) => { for (let y = 0; y < 64; y++) for (let x = 32; x < 64; x++) assert.deepEqual(made.at(x, y), from.at(x, y)) }
+  const drawn = (made) => assert.ok([4, 12, 20, 28].some((x) => made.at(x, 30).some((v, i) => v !== from.at(x, 30)[i])))
+  const a = await edit({ image: await file(opaque, 'a.png'), mask: await file(mask, 'm.png') })
+  kept(a)
+  drawn(a)
+  const b = await edit({ image: await file(holed, 'a.png') })
+  kept(b)
+  drawn(b)
+  const whole = await edit({ image: await file(opaque, 'a.png') })
+  assert.ok([36, 44, 52, 60].some((x) => whole.at(x, 30).some((v, i) => v !== from.at(x, 30)[i])), 'an opaque picture is no mask')
+  await refused(client.images.edit({ ...picture, image: await file(opaque, 'a.png'), mask: await file(Buffer.from('x'), 'm.png') }), OpenAI.BadRequestError, { param: 'mask' })
+  await refused(client.images.edit({ ...picture, image: await file(opaque, 'a.png'), mask: await file(encodePng(64, 64, () => [0, 0, 0, 255]), 'm.png') }), OpenAI.BadRequestError, { param: 'mask' })
+  await refused(client.images.edit({ ...picture, image: await file(opaque, 'a.png'), mask_blur: 65 }), OpenAI.BadRequestError, { param: 'mask_blur' })
+  await refused(client.images.edit({ ...picture, image: await file(opaque, 'a.png'), outpaint: { left: 5 } }), OpenAI.BadRequestError, { param: 'outpaint.left' })
+})
+
+test('images: variations of an upload', async () => {
+  const from = Buffer.from((await client.images.generate(picture)).data[0].b64_json, 'base64')
+  const image = () => toFile(from, 'from.png', { type: 'image/png' })
+  const r = await client.images.createVariation({ model: IMAGE, image: await image(), n: 2, size: '64x64', steps: 2, seed: 3, user: 'u' })
+  assert.equal(r.data.length, 2)
+  for (const d of r.data) assert.ok(isPng(Buffer.from(d.b64_json, 'base64')))
+  assert.ok(r.data[0].b64_json !== r.data[1].b64_json)
+  const url = await client.images.createVariation({ model: IMAGE, image: await image(), size: '64x64', steps: 1, response_format: 'url' })
+  assert.match(url.data[0].url, /^\/outputs\//)
+  await refused(client.images.createVariation({ model: IMAGE, image: await toFile(Buffer.from('x'), 'x.png') }), OpenAI.BadRequestError, { param: 'image' })
+  await refused(client.images.createVariation({ model: IMAGE, image: await image(), n: 17 }), OpenAI.BadRequestError, { param: 'n' })
+  await refused(client.images.createVariation({ model: IMAGE, image: await image(), size: '63x64' }), OpenAI.BadRequestError, { param: 'size' })
+})
+
+test('images: the same in JSON: mask, outpainting, hires fix', async () => {
+  const b64 = (await client.images.generate(picture)).data[0].b64_json
+  const from = decodePng(Buffer.from(b64, 'base64'))
+  const mask = encodePng(64, 64, (x) => (x < 32 ? [255, 255, 255] : [0, 0, 0])).toString('base64')
+  const make = async (more) => decodePng(Buffer.from((await client.images.generate({ ...picture, ...more })).data[0].b64_json, 'base64'))
+  const inpainted = await make({ init_image: b64, mask: 'data:image/png;base64,' + mask, mask_blur: 0, mask_fill: 'latent_noise', strength: 1 })
+  for (let y = 0; y < 64; y++) for (let x = 32; x < 64; x++) assert.deepEqual(inpainted.at(x, y), from.at(x, y))
+  const inverted = await make({ init_image: b64, mask, mask_invert: true, mask_blur: 0 })
+  for (let y = 0; y < 64; y++) for (let x = 0; x < 32; x++) assert.deepEqual(inverted.at(x, y), from.at(x, y))
+  const wide = await make({ size: undefined, init_image: b64, outpaint: { right: 24, feather: 6 } })
+  assert.deepEqual([wide.width, wide.height], [88, 64])
+  for (let y = 0; y < 64; y++) for (let x = 0; x < 58; x++) assert.deepEqual(wide.at(x, y), from.at(x, y))
+  const large = await make({ hires: { scale: 1.5, steps: 1, upscaler: 'latent-bicubic' } })
+  assert.deepEqual([large.width, large.height], [96, 96])
+  const cases = {
+    mask: { mask }, outpaint: { outpaint: { left: 8 } }, 'outpaint.left': { init_image: b64, outpaint: { left: 5 } }, mask_fill: { init_image: b64, mask, mask_fill: 'red' },
+    inpaint_area: { init_image: b64, inpaint_area: 'masked' }, hires: { init_image: b64, hires: { scale: 2 } }, 'hires.scale': { hires: { scale: 100 } },
+    'hires.upscaler': { hires: { scale: 2, upscaler: 'magic' } }, image_cfg_scale: { image_cfg_scale: -1 },
+  }
+  for (const [param, more] of Object.entries(cases)) await refused(client.images.generate({ ...picture, ...more }), OpenAI.BadRequestError, { param })
+  const job = await client.post('/jobs', { body: { ...picture, type: 'img2img', init_image: b64, mask, inpaint_area: 'masked', mask_padding: 8 } })
+  assert.match(job.params.mask, /^upload:/)
+  assert.equal(job.params.inpaint_area, 'masked')
+})
+
 test('what there is not is not found, whatever the method', async () => {
-  await refused(client.embeddings.create({ model: LLM, input: 'x' }), OpenAI.NotFoundError)
   await refused(client.responses.create({ model: LLM, input: 'x' }), OpenAI.NotFoundError)
   await refused(client.files.list(), OpenAI.NotFoundError)
 })

@@ -1,7 +1,7 @@
 // picture.mjs - looks at the pictures that the studio writes: PNG of 8 bits, RGB or RGBA, not interlaced. The PNG
 // specification (W3C), sections 9 (filters) and 11 (chunks).
 import assert from 'node:assert/strict'
-import { inflateSync } from 'node:zlib'
+import { crc32, deflateSync, inflateSync } from 'node:zlib'
 
 function* chunks(file) {
   for (let at = 8; at < file.length;) {
@@ -36,6 +36,25 @@ export function decodePng(file) {
     }
   }
   return { width, height, at: (x, y) => [...px.subarray((y * width + x) * channels, (y * width + x) * channels + 3)] }
+}
+
+/** The file of a picture whose pixel at (x, y) is px(x, y): [r, g, b] or [r, g, b, a]. */
+export function encodePng(width, height, px) {
+  const channels = px(0, 0).length, rows = Buffer.alloc(height * (1 + width * channels))
+  for (let y = 0; y < height; y++)
+    for (let x = 0; x < width; x++) rows.set(px(x, y), y * (1 + width * channels) + 1 + x * channels)
+  const chunk = (type, data) => {
+    const body = Buffer.concat([Buffer.from(type, 'latin1'), data]), out = Buffer.alloc(body.length + 8)
+    out.writeUInt32BE(data.length, 0)
+    body.copy(out, 4)
+    out.writeUInt32BE(crc32(body), body.length + 4)
+    return out
+  }
+  const head = Buffer.alloc(13)
+  head.writeUInt32BE(width, 0)
+  head.writeUInt32BE(height, 4)
+  head.set([8, channels === 3 ? 2 : 6], 8)
+  return Buffer.concat([Buffer.from([0x89, 0x50, 0x4e, 0x47, 13, 10, 26, 10]), chunk('IHDR', head), chunk('IDAT', deflateSync(rows)), chunk('IEND', Buffer.alloc(0))])
 }
 
 const isRed = ([r, g, b]) => r > 150 && r > g + 125 && r > b + 90

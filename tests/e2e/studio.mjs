@@ -13,9 +13,9 @@ const MODELS = process.env.MYSTI_TEST_MODELS ?? join(ROOT, 'build/test-models')
 /** The tiny models, made once for each version of their makers; deterministic. */
 export function tinyModels() {
   const done = join(MODELS, '.complete')
-  const [images, texts] = ['make_tiny_models.py', 'make_tiny_llm.py'].map((f) => join(ROOT, 'tools', f))
+  const [images, texts, loras] = ['make_tiny_models.py', 'make_tiny_llm.py', 'loras.py'].map((f) => join(ROOT, 'tools', f))
   const age = (file) => existsSync(file) ? statSync(file).mtimeMs : 0
-  if (age(done) < Math.max(age(images), age(texts))) {
+  if (age(done) < Math.max(age(images), age(texts), age(loras))) {
     mkdirSync(MODELS, { recursive: true })
     execFileSync('/usr/bin/python3', [images, MODELS])
     execFileSync('/usr/bin/python3', [texts, join(MODELS, 'tiny-llm-f16.gguf')])
@@ -68,7 +68,8 @@ const procStat = (pid) => { try { return readFileSync(`/proc/${pid}/stat`, 'utf8
 
 export class Studio {
   /** opts: args (more options), dir (keep using this folder), models (false: none of the tiny ones), link ({name in the
-   *  model folder: file}), disk (a SmallDisk for outputs and data), wait (false: don't) */
+   *  model folder: file}), disk (a SmallDisk for outputs and data), bin (folder of the programs), launcher (a command
+   *  that starts the server), wait (false: don't) */
   static async start(opts = {}) {
     const s = new Studio()
     s.dir = opts.dir ?? mkdtempSync(join(tmpdir(), 'mysti-e2e-'))
@@ -89,7 +90,7 @@ export class Studio {
     const files = opts.disk?.path ?? s.dir
     s.args = ['--listen-port', String(s.port), '--model-dir', s.models, '--output-dir', join(files, 'outputs'),
       '--data-dir', join(files, 'data'), ...(opts.args ?? [])]
-    const [program, ...args] = [...(opts.disk?.launcher ?? []), join(BIN, 'mysti_server'), ...s.args]
+    const [program, ...args] = [...(opts.launcher ?? opts.disk?.launcher ?? []), join(opts.bin ?? BIN, 'mysti_server'), ...s.args]
     s.process = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'], env: { ...process.env, ...opts.env } })
     const keep = createWriteStream(join(s.dir, 'server.log'), { flags: 'a' })
     for (const out of [s.process.stdout, s.process.stderr]) out.on('data', (d) => { s.log += d; keep.write(d) })
@@ -193,8 +194,8 @@ export async function* sse(response) {
   }
 }
 
-/** The text of a streamed chat answer, with its pieces. */
-export async function readChat(response) {
+/** The text of a streamed chat answer, with its pieces. onPiece is called with what there is after each of them. */
+export async function readChat(response, onPiece = () => {}) {
   const out = { text: '', pieces: [], finish: null, usage: null, done: false, error: null }
   for await (const e of sse(response)) {
     if (e.data === '[DONE]') { out.done = true; break }
@@ -203,7 +204,7 @@ export async function readChat(response) {
     if (d.usage) out.usage = d.usage
     const c = d.choices[0]
     const piece = c?.delta?.content ?? c?.text
-    if (piece) { out.text += piece; out.pieces.push(piece) }
+    if (piece) { out.text += piece; out.pieces.push(piece); onPiece(out) }
     if (c?.finish_reason) out.finish = c.finish_reason
   }
   return out

@@ -155,15 +155,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     memset(calls, 0, sizeof calls);
     client = http_client_new(&loop, "127.0.0.1", listen_somewhere());
     play(data, size);
-    for (int i = 0; i < CALLS; i++)
+    for (int i = 0; i < CALLS; i++) { /* a call that paused from now on would stay so */
+        calls[i].in_headers = calls[i].in_data = 0;
         if (calls[i].call) http_call_resume(calls[i].call);
+    }
     if (size && data[0] & 1) { /* with all peers gone, every call must end by itself */
         uv_close((uv_handle_t *)&listener, NULL);
         for (int i = 0; i < peer_count; i++) peer_close(&peers[i]);
-        for (int i = 0; i < CALLS; i++) {
-            calls[i].in_headers = calls[i].in_data = 0;
+        for (int i = 0; i < CALLS; i++)
             while (calls[i].call) uv_run(&loop, UV_RUN_ONCE);
-        }
     } else {
         uv_close((uv_handle_t *)&listener, NULL);
     }

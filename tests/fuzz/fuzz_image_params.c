@@ -25,7 +25,7 @@ static bool read_text(image_params *p, const char *text, size_t len, bool strict
     yyjson_doc *doc = json_parse(text, len, &e);
     if (!doc) return false;
     json_in root = json_root(doc);
-    bool ok = image_params_read(p, &root, strict, &e);
+    bool ok = image_params_read(p, &root, strict ? IMAGE_PARAMS_STRICT : 0, &e);
     if (!ok && !e.msg[0]) abort();
     yyjson_doc_free(doc);
     return ok;

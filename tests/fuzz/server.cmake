@@ -1,2 +1,3 @@
 mysti_fuzz(fuzz_image_params mysti_server_core)
 mysti_fuzz(fuzz_search mysti_server_core)
+mysti_fuzz(fuzz_wildcards mysti_server_core)

@@ -1,4 +1,8 @@
 mysti_test(test_prompt mysti_diffusion)
+mysti_test(test_prompt_plan mysti_diffusion)
 mysti_test(test_backend mysti_diffusion)
+mysti_test(test_cpu_kernels mysti_cpu_checked m)
 mysti_test(test_tiles mysti_diffusion)
+mysti_test(test_upscale mysti_diffusion)
 mysti_test(test_networks mysti_diffusion)
+mysti_test(test_lora mysti_diffusion)

@@ -1,3 +1,4 @@
 mysti_test(test_config mysti_server_core)
+mysti_test(test_wildcards mysti_server_core)
 mysti_test(test_llm_api mysti_server_core)
 mysti_test(test_security mysti_server_core)

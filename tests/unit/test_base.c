@@ -220,10 +220,40 @@ static void atomic_write_replaces_or_leaves(void **state) {
     assert_false(file_read(path, &b, &e));
     assert_int_equal(e.code, ERR_TOO_LARGE);
     buf_free(&b);
+    buf_init(&b, 100);
+    assert_true(file_read_part(path, 2, 2, &b, &e) && file_read_part(path, 4, 9, &b, &e));
+    assert_true(file_read_part(path, UINT64_C(1) << 40, 9, &b, &e));
+    assert_string_equal(buf_str(&b), "wer");
+    assert_false(file_read_part(dir, 0, 9, &b, &e));
+    buf_free(&b);
     char *nowhere = path_join(dir, "none/f");
     assert_false(file_write_atomic(nowhere, "x", 1, &e));
     assert_int_equal(e.code, ERR_NOT_FOUND);
     free(nowhere);
+    free(path);
+    remove_tree(dir);
+}
+
+static void pieces_become_a_file_or_nothing(void **state) {
+    (void)state;
+    char *dir = temp_dir(), *path = path_join(dir, "f");
+    err e = {0};
+    file_out *f = file_out_open(path, &e);
+    assert_true(f && file_out_write(f, "half", 4, &e));
+    assert_false(path_exists(path));
+    file_out_discard(f);
+    f = file_out_open(path, &e);
+    assert_true(f && file_out_write(f, "first ", 6, &e) && file_out_write(f, "second", 6, &e));
+    assert_true(file_out_commit(f, &e));
+    buf b;
+    buf_init(&b, 100);
+    assert_true(file_read(path, &b, &e));
+    assert_string_equal(buf_str(&b), "first second");
+    buf_free(&b);
+    f = file_out_open(dir, &e); /* a folder cannot be replaced */
+    assert_true(f && file_out_write(f, "x", 1, &e));
+    assert_false(file_out_commit(f, &e));
+    file_out_discard(NULL);
     free(path);
     remove_tree(dir);
 }
@@ -336,6 +366,7 @@ int main(void) {
         cmocka_unit_test(names_from_outside_stay_below),
         cmocka_unit_test(path_parts),
         cmocka_unit_test(atomic_write_replaces_or_leaves),
+        cmocka_unit_test(pieces_become_a_file_or_nothing),
         cmocka_unit_test(mapping_survives_release),
         cmocka_unit_test(arguments_in_every_form),
         cmocka_unit_test(http_date_is_rfc9110),

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-enum { N = 24 };
+enum { N = 24, KEEPS = 2 };
 
 static char *path;
 static const checkpoint_scope scope = {.key = 77, .pictures = 3, .steps = 10};
@@ -35,10 +35,11 @@ static int drop_path(void **state) {
 }
 
 static void fill(sampler_state *s) {
-    sampler_state_init(s, N);
+    sampler_state_init(s, N, KEEPS);
     for (int i = 0; i < N; i++) {
         s->x[i] = 0.5f * (float)i;
-        s->denoised[i] = -0.25f * (float)i;
+        s->past[0][i] = -0.25f * (float)i;
+        s->past[1][i] = 1.0f + (float)i;
     }
     s->step = 4;
     s->call = 5;
@@ -48,29 +49,40 @@ static void round_trip(void **state) {
     (void)state;
     sampler_state a, b;
     int picture = 0;
+    err why = {0};
     fill(&a);
-    sampler_state_init(&b, N);
+    sampler_state_init(&b, N, KEEPS);
     assert_true(checkpoint_save(path, &scope, 2, &a, NULL));
-    assert_true(checkpoint_load(path, &scope, &picture, &b));
+    assert_true(checkpoint_load(path, &scope, &picture, &b, &why));
     assert_int_equal(picture, 2);
     assert_int_equal(b.step, 4);
     assert_int_equal(b.call, 5);
     assert_memory_equal(a.x, b.x, N * sizeof(float));
-    assert_memory_equal(a.denoised, b.denoised, N * sizeof(float));
+    for (int k = 0; k < KEEPS; k++) assert_memory_equal(a.past[k], b.past[k], N * sizeof(float));
     checkpoint_remove(path);
-    assert_false(checkpoint_load(path, &scope, &picture, &b));
+    assert_false(checkpoint_load(path, &scope, &picture, &b, &why));
+    assert_int_equal(why.code, ERR_NOT_FOUND);
     sampler_state_free(&a);
     sampler_state_free(&b);
 }
 
-static bool loads(const checkpoint_scope *with, size_t n) {
+/* Whatever is wrong is said, and is not that there is none. */
+static bool loads_with(const checkpoint_scope *with, size_t n, int keeps) {
     sampler_state s;
     int picture;
-    sampler_state_init(&s, n);
-    bool ok = checkpoint_load(path, with, &picture, &s);
-    if (!ok) assert_int_equal(s.step, 0);
+    err why = {0};
+    sampler_state_init(&s, n, keeps);
+    bool ok = checkpoint_load(path, with, &picture, &s, &why);
+    if (!ok) {
+        assert_int_equal(s.step, 0);
+        assert_true(why.msg[0] && why.code && why.code != ERR_NOT_FOUND);
+    }
     sampler_state_free(&s);
     return ok;
+}
+
+static bool loads(const checkpoint_scope *with, size_t n) {
+    return loads_with(with, n, KEEPS);
 }
 
 static void other_work_is_refused(void **state) {
@@ -81,6 +93,8 @@ static void other_work_is_refused(void **state) {
     sampler_state_free(&s);
     assert_true(loads(&scope, N));
     assert_false(loads(&scope, N + 1));
+    assert_false(loads_with(&scope, N, KEEPS - 1));
+    assert_false(loads_with(&scope, N, KEEPS + 1));
     assert_false(loads(&(checkpoint_scope){.key = 78, .pictures = 3, .steps = 10}, N));
     assert_false(loads(&(checkpoint_scope){.key = 77, .pictures = 2, .steps = 10}, N));
     assert_false(loads(&(checkpoint_scope){.key = 77, .pictures = 3, .steps = 3}, N));

@@ -1,164 +1,12 @@
-/* The image engine as its users see it, over tiny models that have the topology of Stable Diffusion 1.x. */
+/* The image engine as its users see it, over tiny models that have the topology of Stable Diffusion 1.x and later. */
+#include "diffusion_test.h"
+
 #include "base/clock.h"
-#include "base/path.h"
-#include "base/str.h"
-#include "diffusion/diffusion.h"
 #include "diffusion/load/tensor_file.h"
 
 #include "model_bytes.h"
 
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <math.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
-enum { PICTURES_MAX = 4, SKIPPED = 77 };
-
-static const char *folder; /* of the tiny models */
-
-/* ---- helpers ---------------------------------------------------------------------------------------------------- */
-
-/* What a call told, and when it is to be stopped. */
-typedef struct witness {
-    image pictures[PICTURES_MAX];
-    uint64_t seeds[PICTURES_MAX];
-    int count;
-    int steps_told, steps_total, previews;
-    unsigned phases;    /* bit per phase */
-    int polls;          /* of should_cancel */
-    int cancel_at_poll; /* 0: never */
-    int cancel_at_step; /* 0: never */
-} witness;
-
-static void on_progress(void *ctx, const diffusion_progress *p) {
-    witness *w = ctx;
-    w->phases |= 1u << p->phase;
-    if (p->phase != DIFFUSION_SAMPLING || p->step == 0) return;
-    w->steps_told++;
-    w->steps_total = p->steps;
-}
-
-static void on_preview(void *ctx, const diffusion_progress *p, const image *small) {
-    witness *w = ctx;
-    assert_int_equal(p->phase, DIFFUSION_SAMPLING);
-    assert_int_equal(small->channels, 3);
-    w->previews++;
-}
-
-static bool on_picture(void *ctx, int index, uint64_t seed, const image *picture, err *e) {
-    witness *w = ctx;
-    (void)e;
-    assert_in_range(index, 0, PICTURES_MAX - 1);
-    assert_true(image_copy(&w->pictures[w->count], picture));
-    w->seeds[w->count++] = seed;
-    return true;
-}
-
-static bool on_poll(void *ctx) {
-    witness *w = ctx;
-    w->polls++;
-    if (w->cancel_at_poll && w->polls >= w->cancel_at_poll) return true;
-    return w->cancel_at_step && w->steps_told >= w->cancel_at_step;
-}
-
-static void witness_free(witness *w) {
-    for (int i = 0; i < PICTURES_MAX; i++) image_free(&w->pictures[i]);
-    *w = (witness){0};
-}
-
-static diffusion *open_with(const diffusion_options *options, const char *model, const char *unet, const char *clip,
-                            const char *vae, err *e) {
-    const char *names[] = {model, unet, clip, vae};
-    char *paths[4];
-    for (int i = 0; i < 4; i++) paths[i] = names[i] ? path_join(folder, names[i]) : NULL;
-    const diffusion_files files = {.model = paths[0], .diffusion_model = paths[1], .clip_l = paths[2], .vae = paths[3]};
-    diffusion_options o = options ? *options : (diffusion_options){0};
-    o.threads = 1; /* threads that wait for each other waste time on graphs this small */
-    diffusion *d = diffusion_open(&files, &o, NULL, e);
-    for (int i = 0; i < 4; i++) free(paths[i]);
-    return d;
-}
-
-static diffusion *open_tiny(const char *model) {
-    err e = {0};
-    diffusion *d = open_with(NULL, model, NULL, NULL, NULL, &e);
-    if (!d) fail_msg("%s", e.msg);
-    return d;
-}
-
-static diffusion_params small_params(void) {
-    diffusion_params p;
-    diffusion_params_init(&p);
-    p.prompt = "a (red:1.3) fox in the snow";
-    p.negative = "blurry";
-    p.width = p.height = 64;
-    p.steps = 4;
-    p.seed = 7;
-    return p;
-}
-
-static bool generate(diffusion *d, const diffusion_params *p, witness *w, diffusion_result *result, err *e) {
-    const diffusion_events events = {
-        .ctx = w, .progress = on_progress, .preview = on_preview, .picture = on_picture, .should_cancel = on_poll};
-    return diffusion_generate(d, p, &events, result, e);
-}
-
-static void must_generate(diffusion *d, const diffusion_params *p, witness *w) {
-    err e = {0};
-    if (!generate(d, p, w, NULL, &e)) fail_msg("%s", e.msg);
-}
-
-static image picture_of(diffusion *d, const diffusion_params *p) {
-    witness w = {0};
-    must_generate(d, p, &w);
-    assert_int_equal(w.count, 1);
-    return w.pictures[0];
-}
-
-/* Peak signal to noise in dB; identical pictures give infinity. */
-static double psnr(const image *a, const image *b) {
-    assert_int_equal(image_bytes(a), image_bytes(b));
-    double sum = 0;
-    for (size_t i = 0; i < image_bytes(a); i++) {
-        double off = (double)a->px[i] - (double)b->px[i];
-        sum += off * off;
-    }
-    return sum > 0 ? 10 * log10(255.0 * 255.0 * (double)image_bytes(a) / sum) : INFINITY;
-}
-
-static bool same(const image *a, const image *b) {
-    return image_bytes(a) == image_bytes(b) && memcmp(a->px, b->px, image_bytes(a)) == 0;
-}
-
-/* A picture that is no constant: what comparisons of pictures rest on. */
-static void assert_lively(const image *img) {
-    int low = 255, high = 0;
-    for (size_t i = 0; i < image_bytes(img); i++) {
-        if (img->px[i] < low) low = img->px[i];
-        if (img->px[i] > high) high = img->px[i];
-    }
-    assert_true(high - low > 30);
-}
-
-static image test_card(int width, int height) {
-    image img;
-    assert_true(image_alloc(&img, width, height, 3));
-    for (int y = 0; y < height; y++) {
-        for (int x = 0; x < width; x++) {
-            unsigned char *px = img.px + 3 * (y * width + x);
-            px[0] = (unsigned char)(x * 255 / width);
-            px[1] = (unsigned char)(y * 255 / height);
-            px[2] = (x / 16 + y / 16) % 2 ? 200 : 40;
-        }
-    }
-    return img;
-}
 
 /* ---- pictures --------------------------------------------------------------------------------------------------- */
 
@@ -210,6 +58,47 @@ static void every_layout_gives_the_same_picture(void **state) {
     image_free(&want);
 }
 
+/* The diffusers layout of SD 2 lacks the text encoder's last layer, and says otherwise what it predicts. */
+static void sd2_in_every_layout(void **state) {
+    (void)state;
+    diffusion_info info;
+    diffusion *whole = open_tiny("tiny-sd2-f32.safetensors"), *parts = open_tiny("tiny-sd2-diffusers");
+    diffusion *eps = open_tiny("tiny-sd2-eps.safetensors");
+    diffusion_params p = small_params();
+    for (p.clip_skip = 1; p.clip_skip <= 4; p.clip_skip += 3) {
+        image a = picture_of(whole, &p), b = picture_of(parts, &p), c = picture_of(eps, &p);
+        assert_lively(&a);
+        assert_true(psnr(&a, &b) >= 60);
+        assert_true(psnr(&a, &c) < 40);
+        image_free(&a);
+        image_free(&b);
+        image_free(&c);
+    }
+    diffusion_describe(parts, &info);
+    assert_string_equal(info.family, "sd2");
+    assert_string_equal(info.prediction, "v");
+    assert_true(info.default_width == 768 && info.default_height == 768);
+    diffusion_describe(eps, &info);
+    assert_string_equal(info.prediction, "eps");
+    assert_int_equal(info.default_width, 512);
+    diffusion_close(whole);
+    diffusion_close(parts);
+    diffusion_close(eps);
+}
+
+/* Its layers start with the second last: clip skip 1 and 2 are one. */
+static void sd2_clip_skip(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd2-f32.safetensors");
+    diffusion_params p = small_params();
+    image skipped[3];
+    for (p.clip_skip = 1; p.clip_skip <= 3; p.clip_skip++) skipped[p.clip_skip - 1] = picture_of(d, &p);
+    assert_true(same(&skipped[0], &skipped[1]));
+    assert_false(same(&skipped[1], &skipped[2]));
+    for (int i = 0; i < 3; i++) image_free(&skipped[i]);
+    diffusion_close(d);
+}
+
 static void a_batch_is_its_pictures_alone(void **state) {
     (void)state;
     diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
@@ -231,6 +120,69 @@ static void a_batch_is_its_pictures_alone(void **state) {
         image_free(&alone);
     }
     witness_free(&w);
+    diffusion_close(d);
+}
+
+/* A1111's rule: with a subseed all pictures have one seed, and the subseeds follow each other. */
+static void variations_are_their_pictures_alone(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    diffusion_params p = small_params();
+    image plain = picture_of(d, &p);
+    witness w = {0};
+    p.steps = 2;
+    p.batch = 2;
+    p.sampling.subseed = 100;
+    p.sampling.subseed_strength = 0.3f;
+    must_generate(d, &p, &w);
+    assert_false(same(&w.pictures[0], &w.pictures[1]));
+    assert_false(same(&w.pictures[0], &plain));
+    p.batch = 1;
+    for (unsigned i = 0; i < 2; i++) {
+        assert_int_equal(w.seeds[i], p.seed);
+        p.sampling.subseed = 100 + i;
+        image alone = picture_of(d, &p);
+        assert_true(same(&alone, &w.pictures[i]));
+        image_free(&alone);
+    }
+    image_free(&plain);
+    witness_free(&w);
+    diffusion_close(d);
+}
+
+/* Each option has an effect where it is to have one, and none where it says so. */
+static void sampling_options(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    diffusion_params p = small_params(), q;
+    p.sampler = "euler";
+    p.steps = 3;
+    image plain = picture_of(d, &p);
+#define MAKES(is_same, field, value)                                                                                   \
+    {                                                                                                                  \
+        q = p;                                                                                                         \
+        q.sampling.field = value;                                                                                      \
+        image other = picture_of(d, &q);                                                                               \
+        assert_int_equal(same(&plain, &other), is_same);                                                               \
+        image_free(&other);                                                                                            \
+    }
+    MAKES(true, eta, 1.0f); /* euler takes none */
+    MAKES(false, s_churn, 1.0f);
+    MAKES(false, guidance_rescale, 0.7f);
+    MAKES(false, guidance_end, 0.5f);
+    MAKES(false, threshold, 0.9f);
+    MAKES(true, subseed, 5);
+    MAKES(false, seed_from_width, 128);
+    MAKES(true, seed_from_width, 64);
+    MAKES(true, noise_seed_delta, 31337); /* draws nothing in its steps */
+    p.sampler = "euler_a";
+    image_free(&plain);
+    plain = picture_of(d, &p);
+    MAKES(false, noise_seed_delta, 31337);
+    MAKES(false, eta, 0.5f);
+    MAKES(false, s_noise, 0.9f);
+    MAKES(true, s_churn, 1.0f);
+    image_free(&plain);
     diffusion_close(d);
 }
 
@@ -266,6 +218,75 @@ static void long_prompts(void **state) {
     assert_false(same(&a, &b));
     image_free(&a);
     image_free(&b);
+    diffusion_close(d);
+}
+
+static image picture_for(diffusion *d, const char *prompt, const char *sampler, float cfg_scale) {
+    diffusion_params p = small_params();
+    p.prompt = prompt;
+    p.sampler = sampler;
+    p.cfg_scale = cfg_scale;
+    return picture_of(d, &p);
+}
+
+/* Editing changes what is said, and nothing else: a prompt that says one thing all the time is that thing. */
+static void edited_prompts(void **state) {
+    (void)state;
+    static const struct {
+        const char *edited, *plain;
+        bool same;
+    } rows[] = {
+        {"a [red:blue:0] fox", "a blue fox", true},      {"a [red:blue:1.0] fox", "a red fox", true},
+        {"a [red|red] fox", "a red fox", true},          {"a [red:blue:0.5] fox", "a red fox", false},
+        {"a [red:blue:0.5] fox", "a blue fox", false},   {"a [red|blue] fox", "a red fox", false},
+        {"a [blue|red] fox", "a [red|blue] fox", false},
+    };
+    diffusion *d = open_tiny("tiny-sd1-f32.safetensors");
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        image edited = picture_for(d, rows[i].edited, "euler", 7), plain = picture_for(d, rows[i].plain, "euler", 7);
+        if (same(&edited, &plain) != rows[i].same) fail_msg("'%s' and '%s'", rows[i].edited, rows[i].plain);
+        image_free(&edited);
+        image_free(&plain);
+    }
+    diffusion_close(d);
+}
+
+/* Samplers of second order count two calls a step, as A1111 does: with four steps the change after call 3 is in the
+ * second one. */
+static void edits_count_calls(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f32.safetensors");
+    image number = picture_for(d, "a [red:blue:4] fox", "heun", 7),
+          share = picture_for(d, "a [red:blue:0.5] fox", "heun", 7);
+    image all = picture_for(d, "a red fox", "heun", 7), euler = picture_for(d, "a [red:blue:4] fox", "euler", 7);
+    image euler_all = picture_for(d, "a red fox", "euler", 7);
+    assert_true(same(&number, &share)); /* of eight calls */
+    assert_false(same(&number, &all));
+    assert_true(same(&euler, &euler_all)); /* of four */
+    image *const made[] = {&number, &share, &all, &euler, &euler_all};
+    for (size_t i = 0; i < sizeof made / sizeof *made; i++) image_free(made[i]);
+    diffusion_close(d);
+}
+
+/* A part of weight 0 says nothing, whatever its length; two of weight 0.5 are one. */
+static void composed_prompts(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f32.safetensors");
+    for (int i = 0; i < 2; i++) {
+        const float cfg = i ? 1.0f : 7.0f;
+        image plain = picture_for(d, "a red fox", "euler", cfg);
+        image none = picture_for(d, "a red fox AND a tower :0", "euler", cfg);
+        image halves = picture_for(d, "a red fox :0.5 AND a red fox : .5", "euler", cfg);
+        image both = picture_for(d, "a red fox AND a tower BREAK of glass", "euler", cfg);
+        print_message("guidance %g: %.1f dB, %.1f dB, with another part %.1f dB\n", (double)cfg, psnr(&plain, &none),
+                      psnr(&plain, &halves), psnr(&plain, &both));
+        assert_true(psnr(&plain, &none) > 45 && psnr(&plain, &halves) > 45);
+        assert_true(psnr(&plain, &both) < 45);
+        image_free(&plain);
+        image_free(&none);
+        image_free(&halves);
+        image_free(&both);
+    }
     diffusion_close(d);
 }
 
@@ -370,11 +391,12 @@ static void cancel_is_quick_and_harmless(void **state) {
 
 static void resumed_work_is_bit_identical(void **state) {
     (void)state;
-    static const char *const samplers[] = {"euler_a", "dpm++2m"};
+    static const char *const samplers[] = {"euler_a", "dpm++2m", "heun", "uni_pc", "dpm++3m_sde", "er_sde"};
     char *path = str_fmt("/tmp/mysti-resume-%d", (int)getpid());
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < 6; i++) {
         diffusion_params p = small_params();
         p.sampler = samplers[i];
+        if (i == 2) p.prompt = "a [red|blue|green] fox in [the snow:the woods:3] AND a tower :0.4";
         p.rng = i ? "cpu" : "cuda";
         p.batch = 2;
         diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
@@ -505,8 +527,16 @@ static void parameters_are_checked_by_name(void **state) {
     REFUSED(sampler, "eulr", "sampler: unknown 'eulr' (did you mean 'euler'?)");
     REFUSED(schedule, "karas", "scheduler: unknown 'karas' (did you mean 'karras'?)");
     REFUSED(rng, "xyz", "rng: unknown 'xyz'");
+    REFUSED(emphasis, "loud", "emphasis: unknown 'loud' (a1111, comfy, none)");
+    REFUSED(sampling.eta, 2.0f, "eta: 2 is not between 0 and 1");
+    REFUSED(sampling.s_noise, NAN, "s_noise: nan is not between 0 and 2");
+    REFUSED(sampling.guidance_start, 1.5f, "guidance_start: 1.5 is not between 0 and 1");
+    REFUSED(sampling.guidance_end, -1.0f, "guidance_end: -1 is not between 0 and 1");
+    REFUSED(sampling.threshold, 0.1f, "dynamic_threshold: 0.1 is not between 0.5 and 1");
+    REFUSED(sampling.subseed_strength, 1.1f, "subseed_strength: 1.1 is not between 0 and 1");
+    REFUSED(sampling.seed_from_height, 8, "seed_resize_from_h: 8 is not between 64 and 4096");
     good.width = 4096;
-    REFUSED(height, 3072, "height: 4096x3072 has more than 9437184 pixels");
+    REFUSED(height, 3072, "height: 4096x3072 has more than 9437184 pixels; diffusion_tile makes it possible");
     good.width = 64;
     image card = test_card(64, 64);
     good.init = &card;
@@ -626,6 +656,192 @@ static void output_channels_are_checked(void **state) {
     remove_temp(path);
 }
 
+/* ---- LoRAs ------------------------------------------------------------------------------------------------------ */
+
+/* Only the path is owned. */
+static diffusion_lora tiny_lora(const char *name, float unet, float te) {
+    char *dir = path_join(folder, "loras");
+    const diffusion_lora l = {.path = path_join(dir, name), .unet = unet, .te = te};
+    free(dir);
+    return l;
+}
+
+static void lora_free(const diffusion_lora *l) {
+    free((char *)(uintptr_t)l->path);
+}
+
+static void wear(diffusion_params *p, const diffusion_lora *l, size_t count) {
+    p->loras = l;
+    p->lora_count = count;
+}
+
+/* Each picture without them is the first one, bit for bit, and each with them is what a fresh model makes. */
+static void loras_come_and_go(void **state) {
+    (void)state;
+    static const struct {
+        const char *model, *unet, *lora;
+    } rows[] = {
+        {"tiny-sd1-f32.safetensors", NULL, "tiny-lora.safetensors"},
+        {"tiny-sd1-f16.safetensors", NULL, "tiny-locon.safetensors"},
+        {"tiny-sd1-bf16.safetensors", NULL, "tiny-loha.safetensors"},
+        {"tiny-sd1-diffusers", NULL, "tiny-full.safetensors"},
+        {"tiny-sd1-f32.safetensors", "tiny-sd1-unet-q8_0.gguf", "tiny-dora.safetensors"},
+    };
+    const diffusion_lora other = tiny_lora("tiny-peft.safetensors", -0.7f, 0.7f);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        diffusion *d = open_with(NULL, rows[i].model, rows[i].unet, NULL, NULL, NULL);
+        diffusion *fresh = open_with(NULL, rows[i].model, rows[i].unet, NULL, NULL, NULL);
+        const diffusion_lora l = tiny_lora(rows[i].lora, 0.9f, 0.8f);
+        diffusion_params p = small_params();
+        image without = picture_of(d, &p);
+        wear(&p, &other, 1);
+        image worn = picture_of(d, &p);
+        wear(&p, &l, 1);
+        image want = picture_of(fresh, &p), got = picture_of(d, &p);
+        assert_lively(&got);
+        assert_true(same(&want, &got));
+        assert_true(psnr(&without, &got) < 30 && psnr(&worn, &got) < 30);
+        wear(&p, NULL, 0);
+        image off = picture_of(d, &p);
+        assert_true(same(&without, &off));
+        wear(&p, &l, 1);
+        image again = picture_of(d, &p);
+        assert_true(same(&want, &again));
+        image *const all[] = {&without, &worn, &want, &got, &off, &again};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) image_free(all[k]);
+        lora_free(&l);
+        diffusion_close(d);
+        diffusion_close(fresh);
+    }
+    lora_free(&other);
+}
+
+static void lora_weights_and_tags(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    const diffusion_lora nothing = tiny_lora("tiny-lora.safetensors", 0, 0);
+    const diffusion_lora only[] = {tiny_lora("tiny-lora.safetensors", 1, 0), tiny_lora("tiny-lora.safetensors", 0, 1)};
+    const diffusion_lora whole = tiny_lora("tiny-lora.safetensors", 1, 1);
+    diffusion_params p = small_params();
+    p.cfg_scale = 1; /* without a negative prompt, which the text encoder's part would change too */
+    image plain = picture_of(d, &p);
+    wear(&p, &nothing, 1);
+    image same_as_plain = picture_of(d, &p);
+    assert_true(same(&plain, &same_as_plain));
+    wear(&p, only, 1);
+    image unet_only = picture_of(d, &p);
+    wear(&p, only + 1, 1);
+    image te_only = picture_of(d, &p);
+    wear(&p, only, 2);
+    image both = picture_of(d, &p);
+    wear(&p, &whole, 1);
+    p.prompt = "a (red:1.3) fox<lora:tiny-lora:1> in the snow"; /* the tag is no text */
+    image want = picture_of(d, &p);
+    assert_true(same(&both, &want));
+    assert_true(psnr(&plain, &unet_only) < 40 && psnr(&unet_only, &te_only) < 40 && !same(&te_only, &plain));
+    image *const all[] = {&plain, &same_as_plain, &unet_only, &te_only, &both, &want};
+    for (size_t k = 0; k < sizeof all / sizeof *all; k++) image_free(all[k]);
+    const diffusion_lora *const used[] = {&nothing, only, only + 1, &whole};
+    for (size_t k = 0; k < sizeof used / sizeof *used; k++) lora_free(used[k]);
+    diffusion_close(d);
+}
+
+static void resumed_with_its_loras(void **state) {
+    (void)state;
+    char *path = str_fmt("/tmp/mysti-lora-%d", (int)getpid());
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    const diffusion_lora l = tiny_lora("tiny-lokr.safetensors", 0.8f, 0.8f),
+                         m = tiny_lora("tiny-lora.safetensors", 1, 1);
+    diffusion_params p = small_params();
+    wear(&p, &l, 1);
+    image want = picture_of(d, &p);
+    witness stopped = {.cancel_at_step = 2}, other = {.cancel_at_step = 2}, w = {0};
+    diffusion_result result;
+    p.checkpoint = path;
+    p.checkpoint_ms = 0;
+    assert_false(generate(d, &p, &stopped, NULL, NULL));
+    diffusion_close(d);
+    d = open_tiny("tiny-sd1-f16.safetensors");
+    assert_true(generate(d, &p, &w, &result, NULL));
+    assert_true(result.resumed_step == 2 && same(&want, &w.pictures[0]));
+    assert_false(generate(d, &p, &stopped, NULL, NULL)); /* other LoRAs are other work */
+    wear(&p, &m, 1);
+    assert_false(generate(d, &p, &other, &result, NULL));
+    assert_int_equal(result.resumed_step, 0);
+    unlink(path);
+    witness_free(&w);
+    image_free(&want);
+    lora_free(&l);
+    lora_free(&m);
+    diffusion_close(d);
+    free(path);
+}
+
+static void bad_loras_leave_the_model(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    const diffusion_lora rows[] = {tiny_lora("foreign.safetensors", 1, 1), tiny_lora("absent.safetensors", 1, 1),
+                                   tiny_lora("../tiny-vae.safetensors", 1, 1),
+                                   tiny_lora("tiny-lora.safetensors", 1e6f, 1)};
+    static const char *const parts[] = {"a LoRA for Stable Diffusion XL, the model is Stable Diffusion 1.x",
+                                        "absent.safetensors", "not supported", "weight: 1e+06 is not between"};
+    const diffusion_lora good = tiny_lora("tiny-lora.safetensors", 1, 1);
+    diffusion_params p = small_params();
+    image without = picture_of(d, &p);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        err e = {0};
+        witness w = {0};
+        const diffusion_lora two[] = {good, rows[i]};
+        wear(&p, two, 2);
+        assert_false(generate(d, &p, &w, NULL, &e));
+        if (!strstr(e.msg, parts[i])) fail_msg("row %zu: %s", i, e.msg);
+        wear(&p, NULL, 0);
+        image now = picture_of(d, &p);
+        assert_true(same(&without, &now));
+        image_free(&now);
+        lora_free(&rows[i]);
+    }
+    witness w = {.cancel_at_poll = 20}; /* in the merge */
+    err e = {0};
+    wear(&p, &good, 1);
+    assert_false(generate(d, &p, &w, NULL, &e));
+    assert_true(e.code == ERR_CANCELLED && !(w.phases & 1u << DIFFUSION_ENCODING));
+    wear(&p, NULL, 0);
+    image now = picture_of(d, &p);
+    assert_true(same(&without, &now));
+    image_free(&now);
+    image_free(&without);
+    lora_free(&good);
+    diffusion_close(d);
+}
+
+static void loras_count_as_memory(void **state) {
+    (void)state;
+    err e = {0};
+    diffusion_options some = {.memory_limit = 150 << 20};
+    diffusion *d = open_with(&some, "tiny-sd1-f16.safetensors", NULL, NULL, NULL, &e);
+    const diffusion_lora l = tiny_lora("tiny-locon.safetensors", 1, 1);
+    diffusion_params p = small_params();
+    diffusion_memory without, with;
+    assert_true(diffusion_estimate(d, &p, &without, &e));
+    wear(&p, &l, 1);
+    assert_true(diffusion_estimate(d, &p, &with, &e));
+    assert_in_range(with.weights - without.weights, 3 << 20, 7 << 20); /* nearly all of the UNet, in f16 */
+    some.memory_limit = without.compute + (1 << 20);
+    diffusion_close(d);
+    d = open_with(&some, "tiny-sd1-f16.safetensors", NULL, NULL, NULL, &e);
+    assert_non_null(d);
+    wear(&p, NULL, 0);
+    image ok = picture_of(d, &p);
+    image_free(&ok);
+    wear(&p, &l, 1);
+    assert_false(diffusion_generate(d, &p, NULL, NULL, &e));
+    assert_int_equal(e.code, ERR_MEMORY);
+    assert_non_null(strstr(e.msg, "LoRAs need"));
+    lora_free(&l);
+    diffusion_close(d);
+}
+
 static void devices_are_listed(void **state) {
     (void)state;
     diffusion_device list[8];
@@ -641,20 +857,20 @@ static void devices_are_listed(void **state) {
 }
 
 int main(int argc, char **argv) {
-    folder = argc > 1 ? argv[1] : TINY_MODELS;
-    char *probe = path_join(folder, "tiny-sd1-f32.safetensors");
-    bool there = path_exists(probe);
-    free(probe);
-    if (!there) {
-        printf("SKIP: no tiny models in %s (tools/make_tiny_models.py makes them; it needs python3-numpy)\n", folder);
-        return SKIPPED;
-    }
+    if (!find_models(argc, argv)) return SKIPPED;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(same_seed_same_bytes),
         cmocka_unit_test(every_layout_gives_the_same_picture),
+        cmocka_unit_test(sd2_in_every_layout),
+        cmocka_unit_test(sd2_clip_skip),
         cmocka_unit_test(a_batch_is_its_pictures_alone),
+        cmocka_unit_test(variations_are_their_pictures_alone),
+        cmocka_unit_test(sampling_options),
         cmocka_unit_test(guidance_uses_the_negative_prompt),
         cmocka_unit_test(long_prompts),
+        cmocka_unit_test(edited_prompts),
+        cmocka_unit_test(edits_count_calls),
+        cmocka_unit_test(composed_prompts),
         cmocka_unit_test(tiles_blend),
         cmocka_unit_test(odd_sizes),
         cmocka_unit_test(image_to_image),
@@ -668,6 +884,11 @@ int main(int argc, char **argv) {
         cmocka_unit_test(memory_is_checked_with_figures),
         cmocka_unit_test(prediction_is_read_or_told),
         cmocka_unit_test(output_channels_are_checked),
+        cmocka_unit_test(loras_come_and_go),
+        cmocka_unit_test(lora_weights_and_tags),
+        cmocka_unit_test(resumed_with_its_loras),
+        cmocka_unit_test(bad_loras_leave_the_model),
+        cmocka_unit_test(loras_count_as_memory),
         cmocka_unit_test(devices_are_listed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -609,13 +609,128 @@ static void broken_files_are_errors(void **state) {
     buf_free(&whole);
 }
 
-/* libllama ends the process when it is asked to go on with a text that such a model has read. */
-static void models_without_next_tokens_are_refused(void **state) {
+/* ---- embeddings ---- */
+
+enum { WIDTH = 128 };
+
+typedef struct vectors {
+    float v[4][WIDTH];
+    int count, n, ends, tokens;
+    err e;
+} vectors;
+
+static void on_vector(void *ctx, size_t index, const float *v, int n) {
+    vectors *out = ctx;
+    assert_int_equal(index, out->count);
+    assert_true(n <= WIDTH && out->count < 4);
+    memcpy(out->v[out->count++], v, (size_t)n * sizeof *v);
+    out->n = n;
+}
+
+static void on_embedded(void *ctx, int prompt_tokens) {
+    vectors *out = ctx;
+    out->ends++;
+    out->tokens = prompt_tokens;
+}
+
+static void on_not_embedded(void *ctx, const err *e) {
+    vectors *out = ctx;
+    out->ends++;
+    out->e = *e;
+}
+
+static uint64_t embed(llm_engine *m, const llm_embed_input *in, size_t count, int dimensions, vectors *out, err *e) {
+    *out = (vectors){0};
+    const llm_embed_request r = {.inputs = in, .count = count, .dimensions = dimensions};
+    const llm_embed_sink sink = {.vector = on_vector, .done = on_embedded, .failed = on_not_embedded, .ctx = out};
+    return llm_engine_embed(m, &r, &sink, e);
+}
+
+static void a_vector_depends_on_its_text_alone(void **state) {
     (void)state;
+    static vectors alone, beside;
+    answer a, b;
+    err e = {0};
+    llm_engine *m = open_slots(SLOTS);
+    const llm_embed_input texts[] = {{.text = "snow"}, {.text = LONG_PROMPT}, {.text = "snow"}};
+    assert_true(embed(m, &texts[1], 1, 0, &alone, &e));
+    run_until_idle(m);
+    assert_int_equal(alone.count, 1);
+    assert_int_equal(alone.n, WIDTH);
+
+    llm_request r = ask(LONG_PROMPT, 40, 1);
+    run(m, &a, &r);
+    submit(m, &b, &r); /* a stream at the same time: neither changes the other */
+    assert_true(embed(m, texts, 3, 0, &beside, &e));
+    run_until_idle(m);
+    assert_int_equal(beside.count, 3);
+    assert_int_equal(beside.ends, 1);
+    assert_true(beside.tokens > 2 * LLM_CHUNK);
+    assert_memory_equal(beside.v[1], alone.v[0], sizeof alone.v[0]);
+    assert_memory_equal(beside.v[0], beside.v[2], sizeof alone.v[0]);
+    assert_true(memcmp(beside.v[0], beside.v[1], sizeof alone.v[0]) != 0);
+    assert_string_equal(buf_str(&a.text), buf_str(&b.text));
+    double square = 0;
+    for (int k = 0; k < WIDTH; k++) square += (double)alone.v[0][k] * (double)alone.v[0][k];
+    assert_true(square > 0.99999 && square < 1.00001);
+    answer_free(&a);
+    answer_free(&b);
+    llm_engine_close(m, NULL);
+}
+
+static void embeddings_can_be_cancelled_and_refused(void **state) {
+    (void)state;
+    static vectors first, second;
+    err e = {0};
+    llm_engine *m = open_slots(1);
+    const llm_embed_input in = {.text = "snow"};
+    const int32_t far[] = {1, 1 << 20}, many[CTX + 1] = {0};
+    uint64_t id = embed(m, &in, 1, 0, &first, &e);
+    assert_true(id);
+    assert_true(embed(m, &in, 1, 3, &second, &e));
+    assert_int_equal(llm_engine_load(m).waiting, 2);
+    llm_engine_cancel(m, id);
+    assert_int_equal(first.e.code, ERR_CANCELLED);
+    run_until_idle(m);
+    assert_int_equal(first.ends, 1);
+    assert_int_equal(second.n, 3);
+
+    assert_false(embed(m, &in, 1, WIDTH + 1, &first, &e));
+    assert_int_equal(e.code, ERR_INVALID);
+    const llm_embed_input bad[] = {in, {.tokens = far, .token_count = 2}};
+    assert_false(embed(m, bad, 2, 0, &first, &e));
+    assert_non_null(strstr(e.msg, "input[1][1]: 1048576 is not"));
+    const llm_embed_input longer = {.tokens = many, .token_count = CTX + 1};
+    assert_false(embed(m, &longer, 1, 0, &first, &e));
+    assert_int_equal(e.code, ERR_TOO_LARGE);
+    assert_true(embed(m, &in, 1, 0, &first, &e));
+    llm_engine_close(m, NULL); /* tells those that wait */
+    assert_int_equal(first.ends, 1);
+    assert_int_equal(first.e.code, ERR_CANCELLED);
+}
+
+/* libllama ends the process when it is asked to go on with a text that such a model has read. */
+static void models_without_next_tokens_make_embeddings_only(void **state) {
+    (void)state;
+    static vectors out;
     const char *path = getenv("MYSTI_TINY_BERT");
     assert_non_null(path);
     const llm_options o = {.n_ctx = CTX, .threads = 1, .slots = 1};
-    open_fails(path, &o, ERR_UNSUPPORTED);
+    err e = {0};
+    llm_engine *m = llm_engine_open(path, &o, NULL, &e);
+    if (!m) fail_msg("%s", e.msg);
+    assert_false(llm_engine_describe(m)->generates);
+    llm_request r = ask("snow", 4, 0);
+    answer a;
+    llm_sink sink = sink_of(&a);
+    assert_int_equal(llm_engine_submit(m, &r, &sink, &e), 0);
+    assert_int_equal(e.code, ERR_UNSUPPORTED);
+    const llm_embed_input in = {.text = LONG_PROMPT};
+    assert_true(embed(m, &in, 1, 0, &out, &e));
+    run_until_idle(m);
+    assert_int_equal(out.count, 1);
+    assert_int_equal(out.n, WIDTH);
+    llm_engine_close(m, NULL);
 }
 
 static void too_much_context_names_the_figures(void **state) {
@@ -714,7 +829,9 @@ int main(void) {
         cmocka_unit_test(the_end_of_turn_ends),
         cmocka_unit_test(closing_ends_what_runs),
         cmocka_unit_test(broken_files_are_errors),
-        cmocka_unit_test(models_without_next_tokens_are_refused),
+        cmocka_unit_test(a_vector_depends_on_its_text_alone),
+        cmocka_unit_test(embeddings_can_be_cancelled_and_refused),
+        cmocka_unit_test(models_without_next_tokens_make_embeddings_only),
         cmocka_unit_test(too_much_context_names_the_figures),
         cmocka_unit_test(loading_can_be_given_up),
         cmocka_unit_test(a_step_can_be_given_up),

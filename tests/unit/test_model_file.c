@@ -343,7 +343,7 @@ static void foreign_files(void **state) {
     (void)state;
     err e = {0};
     assert_null(tensor_file_open_memory("x.ckpt", "PK\3\4aaaaaaaaaaaa", 16, &e));
-    assert_int_equal(e.code, ERR_UNSUPPORTED);
+    assert_int_equal(e.code, ERR_FORMAT);
     assert_null(tensor_file_open_memory("x.pt", "\x80\x02}q.", 5, &e));
     assert_int_equal(e.code, ERR_UNSUPPORTED);
     assert_null(tensor_file_open_memory("x.txt", "hello, this is no model", 23, &e));
@@ -461,6 +461,69 @@ static void gguf_original_shapes(void **state) {
     buf_free(&b);
 }
 
+/* --- PyTorch's: recorded files of both forms; tools/ref/torch_files.py has fresh ones of every kind --- */
+
+static void check_torch(const char *path, tensor_file *(*open)(const char *path, err *e)) {
+    err e = {0};
+    tensor_file *f = open(path, &e);
+    if (!f) fail_msg("%s", e.msg);
+    assert_int_equal(tensor_file_format(f), TENSOR_FORMAT_TORCH);
+    assert_int_equal(tensor_file_count(f), 2); /* {"state_dict": {a.weight, b}, "epoch": 1} */
+    const tensor_info *a = tensor_file_find(f, "a.weight"), *b = tensor_file_find(f, "b");
+    assert_true(a && a->type == TENSOR_F32 && a->n_dims == 2 && a->ne[0] == 2 && a->ne[1] == 2 && a->nbytes == 16);
+    assert_true(b && b->type == TENSOR_F16 && b->n_dims == 1 && b->ne[0] == 2 && b->nbytes == 4);
+    float zeros[4];
+    int64_t epoch = 0;
+    assert_true(tensor_file_read(f, a, zeros, sizeof zeros, NULL) && zeros[0] == 0 && zeros[3] == 0);
+    assert_true(tensor_file_meta_i64(f, "epoch", &epoch) && epoch == 1);
+    tensor_file_close(f);
+}
+
+static void torch_files(void **state) {
+    (void)state;
+    static const char *const FILES[] = {"tests/fuzz/corpus/fuzz_torch/archive", "tests/fuzz/corpus/fuzz_torch/old"};
+    for (size_t i = 0; i < 2; i++) {
+        check_torch(FILES[i], tensor_file_open);
+        check_torch(FILES[i], tensor_file_open_header);
+    }
+}
+
+/* A pickle of an older file's object in its place between the parts that torch.save writes. */
+static void refused_pickle(const char *object, size_t len, const char *text) {
+    static const char before[] = "\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+                                 "\x80\x02M\xe9\x03.\x80\x02}.";
+    buf b;
+    err e = {0};
+    buf_init(&b, 1 << 16);
+    buf_append(&b, before, sizeof before - 1);
+    buf_append(&b, object, len);
+    buf_puts(&b, "\x80\x02].");
+    assert_null(tensor_file_open_memory("x.pth", b.data, b.len, &e));
+    if (!strstr(e.msg, text)) fail_msg("'%s' does not say '%s'", e.msg, text);
+    buf_free(&b);
+}
+
+static void torch_refusals(void **state) {
+    (void)state;
+#define REFUSED(object, text) refused_pickle(object, sizeof object - 1, text)
+    REFUSED("\x80\x02}.", "no dictionary of tensors");
+    REFUSED("\x80\2cos\nsystem\nU\x02ls\x85R.", "names 'os.system', which is not allowed");
+    REFUSED("\x80\x02\x8c\x05posix\x8c\x06system\x93.", "names 'posix.system'");
+    REFUSED("\x80\x02(ios\nsystem\n.", "opcode 0x69 (INST) at byte 3 is not allowed");
+    REFUSED("\x80\x02\x82\x01.", "opcode 0x82 (EXT1)");
+    REFUSED("\x80\x02\xff.", "opcode 0xff (unknown)");
+    REFUSED("\x80\x02K\x01K\x02.", "other than one value");
+    REFUSED("\x80\x02\x85.", "empty stack");
+    REFUSED("\x80\x02(0t.", "no mark");
+    REFUSED("\x80\x02}(K\x01u.", "a key without a value");
+    REFUSED("\x80\x02h\x07.", "unknown memo");
+    REFUSED("\x80\x02NNb.", "no object");
+    REFUSED("\x80\x02Na.", "empty stack");
+    REFUSED("\x80\x02NNa.", "no container");
+    REFUSED("\x80\x02X\xff\xff\xff\x7f.", "ends in its middle");
+#undef REFUSED
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(type_sizes),           cmocka_unit_test(safetensors_good),
@@ -469,7 +532,8 @@ int main(void) {
         cmocka_unit_test(gguf_truncated),       cmocka_unit_test(gguf_bad_heads),
         cmocka_unit_test(gguf_bad_tensors),     cmocka_unit_test(foreign_files),
         cmocka_unit_test(mapped_file),          cmocka_unit_test(header_only),
-        cmocka_unit_test(gguf_original_shapes),
+        cmocka_unit_test(gguf_original_shapes), cmocka_unit_test(torch_files),
+        cmocka_unit_test(torch_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

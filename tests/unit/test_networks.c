@@ -30,13 +30,25 @@ static bool opens_unet(weights *w, backend *b, err *e) {
 }
 
 static bool opens_vae(weights *w, backend *b, err *e) {
-    vae *v = vae_open(w, b, e);
+    vae *v = vae_open(w, b, 1.0f, e);
     vae_close(v);
     return v != NULL;
 }
 
 static bool opens_clip(weights *w, backend *b, err *e) {
-    clip *c = clip_open(w, b, e);
+    clip *c = clip_open(w, b, &clip_sd1, e);
+    clip_close(c);
+    return c != NULL;
+}
+
+static bool opens_open_clip(weights *w, backend *b, err *e) {
+    clip *c = clip_open(w, b, &clip_sd2, e);
+    clip_close(c);
+    return c != NULL;
+}
+
+static bool opens_sdxl_clip(weights *w, backend *b, err *e) {
+    clip *c = clip_open(w, b, &clip_sdxl_g, e);
     clip_close(c);
     return c != NULL;
 }
@@ -88,9 +100,10 @@ static weights *changed(yyjson_val *list, size_t which, change how) {
 
 /* Some linear layers have no bias in some models, and nothing else tells. */
 static bool may_be_missing(const char *name) {
-    static const char *const linear[] = {"time_embed.", "emb_layers.", "proj_",     "to_out.",   "ff.net.",
-                                         "self_attn.",  "mlp.",        "attn_1.q.", "attn_1.k.", "attn_1.v."};
-    if (!str_ends(name, ".bias")) return false;
+    static const char *const linear[] = {"time_embed.", "label_emb.", "emb_layers.", "proj_",
+                                         "to_out.",     "ff.net.",    "self_attn.",  "mlp.",
+                                         "attn_1.q.",   "attn_1.k.",  "attn_1.v.",   "attn."};
+    if (!str_ends(name, "bias")) return false;
     for (size_t i = 0; i < sizeof linear / sizeof *linear; i++)
         if (strstr(name, linear[i])) return true;
     return false;
@@ -129,6 +142,9 @@ static void check_all(const char *vector, opens open) {
 static void test_unet(void **state) {
     (void)state;
     check_all("unet_tiny", opens_unet);
+    check_all("unet_sd2", opens_unet);
+    check_all("unet_sdxl", opens_unet);
+    check_all("unet_tiny_sd", opens_unet);
 }
 
 static void test_vae(void **state) {
@@ -139,6 +155,8 @@ static void test_vae(void **state) {
 static void test_clip(void **state) {
     (void)state;
     check_all("clip_tiny", opens_clip);
+    check_all("clip_sd2_tiny", opens_open_clip);
+    check_all("clip_sdxl_g", opens_sdxl_clip);
 }
 
 /* Every network says that it is not there, whatever else is. */

@@ -144,6 +144,7 @@ static void a_key_is_needed_when_set(void **state) {
     assert_int_equal(ask_with("GET", "/v1/models", "Host: localhost\r\nAuthorization: Bearer secretx\r\n", ""), 401);
     assert_int_equal(ask_with("GET", "/v1/models", "Host: localhost\r\nCookie: a=b; mysti_key=secret\r\n", ""), 200);
     assert_int_equal(ask_with("GET", "/v1/models", "Host: localhost\r\nCookie: mysti_key=\r\n", ""), 401);
+    assert_int_equal(ask_with("GET", "/sdapi/v1/loras", "Host: localhost\r\n", ""), 401);
     free(settings.api_key);
     settings.api_key = NULL;
 }

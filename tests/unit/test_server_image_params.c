@@ -14,7 +14,7 @@ static bool read_json(image_params *p, const char *text, bool strict, err *e) {
     yyjson_doc *doc = json_parse(text, strlen(text), e);
     if (!doc) fail_msg("%s in %s", e->msg, text);
     json_in root = json_root(doc);
-    bool ok = image_params_read(p, &root, strict, e);
+    bool ok = image_params_read(p, &root, strict ? IMAGE_PARAMS_STRICT : 0, e);
     yyjson_doc_free(doc);
     return ok;
 }
@@ -44,6 +44,8 @@ static void test_defaults(void **state) {
     image_params_free(&p);
 }
 
+#define CONTROL "{\"model\":\"c\",\"image\":\"x\""
+
 static void test_refusals_name_the_field(void **state) {
     (void)state;
     static const struct {
@@ -67,18 +69,92 @@ static void test_refusals_name_the_field(void **state) {
         {"{\"prompt\":\"a\",\"size\":\"100x512\"}", "size: 100 is not a multiple of 8"},
         {"{\"prompt\":\"a\",\"cfg_scale\":51}", "cfg_scale: 51 is not between 0 and 50"},
         {"{\"prompt\":\"a\",\"cfg_scale\":\"nan\"}", "cfg_scale: expected a number"},
-        {"{\"prompt\":\"a\",\"sampler\":\"plms\"}", "sampler: 'plms' is none of euler, euler_a, heun, dpm++2m"},
+        {"{\"prompt\":\"a\",\"sampler\":\"plms\"}",
+         "sampler: 'plms' is not known (did you mean 'lms'?); /v1/options lists all"},
         {"{\"prompt\":\"a\",\"sampler\":7}", "sampler: expected string"},
-        {"{\"prompt\":\"a\",\"scheduler\":\"best\"}", "scheduler: 'best' is none of discrete, karras"},
+        {"{\"prompt\":\"a\",\"scheduler\":\"best\"}", "scheduler: 'best' is not known"},
         {"{\"prompt\":\"a\",\"rng\":\"dice\"}", "rng: 'dice' is none of cuda, cpu"},
         {"{\"prompt\":\"a\",\"seed\":9007199254740992}",
          "seed: 9007199254740992 is not between -1 and 9007199254740991"},
         {"{\"prompt\":\"a\",\"seed\":-2}", "seed: -2 is not between"},
         {"{\"prompt\":\"a\",\"n\":17}", "n: 17 is not between 1 and 16"},
         {"{\"prompt\":\"a\",\"clip_skip\":0}", "clip_skip: 0 is not between 1 and 12"},
+        {"{\"prompt\":\"a\",\"emphasis\":\"loud\"}", "emphasis: 'loud' is none of a1111, comfy, none"},
         {"{\"prompt\":\"a\",\"strength\":1.01}", "strength: 1.01 is not between 0 and 1"},
         {"{\"prompt\":\"a\",\"output_format\":\"bmp\"}", "output_format: 'bmp' is none of png, jpeg, webp"},
         {"{\"prompt\":\"a\",\"output_compression\":101}", "output_compression: 101 is not between 0 and 100"},
+        {"{\"prompt\":\"a\",\"controlnet\":{}}", "controlnet: expected array"},
+        {"{\"prompt\":\"a\",\"controlnet\":[1]}", "controlnet[0]: expected object"},
+        {"{\"prompt\":\"a\",\"controlnet\":[{\"image\":\"x\"}]}", "controlnet[0].model: required"},
+        {"{\"prompt\":\"a\",\"controlnet\":[{\"model\":\"c\"}]}", "controlnet[0].image: required"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL "},{\"model\":7}]}", "controlnet[1].model: expected string"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"weight\":2.5}]}",
+         "controlnet[0].weight: 2.5 is not between 0 and 2"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"start\":-1}]}",
+         "controlnet[0].start: -1 is not between 0 and 1"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"start\":0.5,\"end\":0.25}]}",
+         "controlnet[0].end: 0.25 is before start, 0.5"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"preprocessor\":\"depth\"}]}",
+         "controlnet[0].preprocessor: 'depth' is none of none, canny"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"mode\":\"mine\"}]}",
+         "controlnet[0].mode: 'mine' is none of balanced, prompt, control"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"low_threshold\":2041}]}",
+         "controlnet[0].low_threshold: 2041 is not between 0 and 2040"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"high_threshold\":50}]}",
+         "controlnet[0].high_threshold: 50 is below low_threshold, 100"},
+        {"{\"prompt\":\"a\",\"controlnet\":[" CONTROL ",\"wieght\":1}]}",
+         "controlnet[0]: unknown key 'wieght'; did you mean 'weight'?"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":[]}", "ip_adapter: expected object"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":{\"image\":\"x\"}}", "ip_adapter.model: required"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":{\"model\":\"c\"}}", "ip_adapter.image: required"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":" CONTROL ",\"clip_vision\":7}}", "ip_adapter.clip_vision: expected string"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":" CONTROL ",\"weight\":2.5}}",
+         "ip_adapter.weight: 2.5 is not between 0 and 2"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":" CONTROL ",\"start\":0.5,\"end\":0.25}}",
+         "ip_adapter.end: 0.25 is before start, 0.5"},
+        {"{\"prompt\":\"a\",\"ip_adapter\":" CONTROL ",\"wieght\":1}}",
+         "ip_adapter: unknown key 'wieght'; did you mean 'weight'?"},
+        {"{\"prompt\":\"a\",\"loras\":{}}", "loras: expected array"},
+        {"{\"prompt\":\"a\",\"loras\":\"x\"}", "loras: expected array"},
+        {"{\"prompt\":\"a\",\"loras\":[5]}", "loras[0]: expected a LoRA's name or object"},
+        {"{\"prompt\":\"a\",\"loras\":[\"b\",{\"weight\":1}]}", "loras[1].name: required"},
+        {"{\"prompt\":\"a\",\"loras\":[{\"name\":\"b\",\"weight\":101}]}",
+         "loras[0].weight: 101 is not between -100 and 100"},
+        {"{\"prompt\":\"a\",\"loras\":[{\"name\":\"b\",\"weigt\":1}]}",
+         "loras[0]: unknown key 'weigt'; did you mean 'weight'?"},
+        {"{\"prompt\":\"a\",\"mask\":5}", "mask: expected string"},
+        {"{\"prompt\":\"a\",\"mask_invert\":\"maybe\"}", "mask_invert: expected true or false"},
+        {"{\"prompt\":\"a\",\"mask_blur\":65}", "mask_blur: 65 is not between 0 and 64"},
+        {"{\"prompt\":\"a\",\"mask_fill\":\"red\"}",
+         "mask_fill: 'red' is none of original, fill, latent_noise, latent_nothing"},
+        {"{\"prompt\":\"a\",\"inpaint_area\":\"half\"}", "inpaint_area: 'half' is none of whole, masked"},
+        {"{\"prompt\":\"a\",\"mask_padding\":513}", "mask_padding: 513 is not between 0 and 512"},
+        {"{\"prompt\":\"a\",\"image_cfg_scale\":51}", "image_cfg_scale: 51 is not between 0 and 50"},
+        {"{\"prompt\":\"a\",\"outpaint\":8}", "outpaint: expected object"},
+        {"{\"prompt\":\"a\",\"outpaint\":\"{\"}", "outpaint: expected object"},
+        {"{\"prompt\":\"a\",\"outpaint\":{\"left\":12}}", "outpaint.left: 12 is not a multiple of 8"},
+        {"{\"prompt\":\"a\",\"outpaint\":{\"top\":-8}}", "outpaint.top: -8 is not between 0 and 2048"},
+        {"{\"prompt\":\"a\",\"outpaint\":{\"feather\":257}}", "outpaint.feather: 257 is not between 0 and 256"},
+        {"{\"prompt\":\"a\",\"outpaint\":{\"lefd\":8}}", "outpaint: unknown key 'lefd'; did you mean 'left'?"},
+        {"{\"prompt\":\"a\",\"hires\":{}}", "hires.scale: required, or width, or height"},
+        {"{\"prompt\":\"a\",\"hires\":{\"scale\":9}}", "hires.scale: 9 is not between 1 and 8"},
+        {"{\"prompt\":\"a\",\"hires\":{\"width\":20}}", "hires.width: 20 is not between 64 and 4096"},
+        {"{\"prompt\":\"a\",\"hires\":{\"width\":100}}", "hires.width: 100 is not a multiple of 8"},
+        {"{\"prompt\":\"a\",\"hires\":{\"scale\":2,\"steps\":201}}", "hires.steps: 201 is not between 0 and 200"},
+        {"{\"prompt\":\"a\",\"hires\":{\"scale\":2,\"strength\":0}}", "hires.strength: 0 is not between 0.01 and 1"},
+        {"{\"prompt\":\"a\",\"hires\":{\"scale\":2,\"upscaler\":7}}", "hires.upscaler: expected"},
+        {"{\"prompt\":\"a\",\"eta\":-0.5}", "eta: -0.5 is not between 0 and 1"},
+        {"{\"prompt\":\"a\",\"s_churn\":101}", "s_churn: 101 is not between 0 and 100"},
+        {"{\"prompt\":\"a\",\"guidance_rescale\":2}", "guidance_rescale: 2 is not between 0 and 1"},
+        {"{\"prompt\":\"a\",\"cfg_rescale\":\"x\"}", "cfg_rescale: expected a number"},
+        {"{\"prompt\":\"a\",\"guidance_start\":0.6,\"guidance_end\":0.5}",
+         "guidance_end: 0.5 is before guidance_start, 0.6"},
+        {"{\"prompt\":\"a\",\"dynamic_threshold\":0.2}", "dynamic_threshold: 0.2 is not between 0.5 and 1"},
+        {"{\"prompt\":\"a\",\"subseed\":1.5}", "subseed: 1.5 is not a whole number"},
+        {"{\"prompt\":\"a\",\"subseed\":-2}", "subseed: -2 is not between 0 and 9007199254740975"},
+        {"{\"prompt\":\"a\",\"seed_resize_from_w\":32}", "seed_resize_from_w: 32 is not between 64 and 4096"},
+        {"{\"prompt\":\"a\",\"subseed_strenght\":1}",
+         "unknown key 'subseed_strenght'; did you mean 'subseed_strength'?"},
         {"{\"prompt\":\"a\",\"stepz\":3}", "unknown key 'stepz'; did you mean 'steps'?"},
         {"{\"prompt\":\"a\\u0000b\"}", "prompt: expected string without NUL"},
         {"[]", "body: expected object"},
@@ -163,11 +239,189 @@ static void test_wide_types(void **state) {
     image_params_free(&p);
 }
 
+/* What the server notes of prompts is kept as it is; a picture of a job takes what is its own. */
+static void test_texts(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"prompt\":\"a {b|c}\",\"negative_prompt\":\"x\",\"n\":2,\"prompts\":[{\"prompt\":\"a b\","
+        "\"negative_prompt\":\"x\"},{\"prompt\":\"a c\",\"negative_prompt\":\"y\"}],"
+        "\"embeddings\":[\"e/x.pt\",\"y.safetensors\"]}";
+    yyjson_doc *doc = json_parse(json, strlen(json), NULL);
+    json_in root = json_root(doc);
+    image_params p, copy;
+    err e = {0};
+    if (!image_params_read(&p, &root, IMAGE_PARAMS_STRICT, &e)) fail_msg("%s", e.msg);
+    image_params_copy(&copy, &p);
+    image_params_free(&p);
+    buf out;
+    buf_init(&out, 1 << 16);
+    image_params_write(&copy, &out);
+    assert_non_null(strstr(buf_str(&out),
+                           "\"prompts\":[{\"prompt\":\"a b\",\"negative_prompt\":\"x\"},{\"prompt\":\"a c\","
+                           "\"negative_prompt\":\"y\"}],\"embeddings\":[\"e/x.pt\",\"y.safetensors\"],"));
+    assert_true(image_texts_differ(&copy.texts));
+    image_texts_pick(&copy.texts, 0, &copy.prompt, &copy.negative_prompt);
+    assert_string_equal(copy.prompt, "a b");
+    assert_string_equal(copy.negative_prompt, "x");
+    buf_clear(&out);
+    image_params_write(&copy, &out);
+    assert_non_null(strstr(buf_str(&out), "\"prompt_template\":\"a {b|c}\",\"embeddings\""));
+    assert_null(strstr(buf_str(&out), "negative_template"));
+    assert_null(strstr(buf_str(&out), "\"prompts\""));
+    buf_free(&out);
+    image_params_free(&copy);
+    yyjson_doc_free(doc);
+    static const char *const wrong[][2] = {
+        {"{\"prompt\":\"a\",\"prompts\":5}", "prompts: expected array"},
+        {"{\"prompt\":\"a\",\"prompts\":[5]}", "prompts[0]: expected object"},
+        {"{\"prompt\":\"a\",\"embeddings\":[5]}", "embeddings[0]: expected string"},
+    };
+    for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
+        doc = json_parse(wrong[i][0], strlen(wrong[i][0]), NULL);
+        root = json_root(doc);
+        assert_false(image_params_read(&p, &root, 0, &e));
+        assert_string_equal(e.msg, wrong[i][1]);
+        yyjson_doc_free(doc);
+    }
+}
+
+static void test_loras(void **state) {
+    (void)state;
+    static const char list[] =
+        "[\"a\",{\"name\":\"b\",\"strength\":0.5},{\"name\":\"c d\",\"weight\":\"-0.25\",\"te_weight\":0}]";
+    static const struct {
+        const char *name;
+        double weight, te;
+    } want[] = {{"a", 1, 1}, {"b", 0.5, 0.5}, {"c d", -0.25, 0}};
+    buf text; /* as a form has it */
+    buf_init(&text, 4096);
+    json_quote(&text, list);
+    char *plain = str_fmt("{\"prompt\":\"x\",\"loras\":%s}", list),
+         *form = str_fmt("{\"prompt\":\"x\",\"loras\":%s}", buf_str(&text));
+    const char *const both[] = {plain, form};
+    for (int k = 0; k < 2; k++) {
+        image_params p = good(both[k]), copy;
+        image_params_copy(&copy, &p);
+        assert_int_equal(copy.lora_count, 3);
+        for (size_t i = 0; i < 3; i++) {
+            assert_string_equal(copy.loras[i].name, want[i].name);
+            assert_true(copy.loras[i].weight == want[i].weight && copy.loras[i].te_weight == want[i].te);
+        }
+        image_params_free(&p);
+        image_params_free(&copy);
+    }
+    image_params none = good("{\"prompt\":\"x\",\"loras\":null}"), empty = good("{\"prompt\":\"x\",\"loras\":\"\"}");
+    assert_true(none.lora_count == 0 && empty.lora_count == 0);
+    image_params_free(&none);
+    image_params_free(&empty);
+    free(plain);
+    free(form);
+    buf_free(&text);
+}
+
+static void test_controlnets(void **state) {
+    (void)state;
+    static const char list[] = "[" CONTROL "}," CONTROL ",\"weight\":\"0.5\",\"start\":0.1,\"end\":\"0.9\","
+                               "\"preprocessor\":\"Canny\",\"low_threshold\":\"10\",\"high_threshold\":20,"
+                               "\"mode\":\"prompt\"}]";
+    buf text, written, again; /* as a form has it */
+    buf_init(&text, 4096);
+    buf_init(&written, 1 << 16);
+    buf_init(&again, 1 << 16);
+    json_quote(&text, list);
+    char *form = str_fmt("{\"prompt\":\"x\",\"controlnet\":%s}", buf_str(&text));
+    image_params p = good(form), copy;
+    image_params_copy(&copy, &p);
+    image_params_free(&p);
+    assert_int_equal(copy.controls.count, 2);
+    const image_control *a = &copy.controls.at[0], *b = &copy.controls.at[1];
+    assert_string_equal(a->model, "c");
+    assert_string_equal(a->image, "x");
+    assert_true(a->weight == 1 && a->start == 0 && a->end == 1 && a->low == 100 && a->high == 200);
+    assert_string_equal(a->module, "none");
+    assert_string_equal(a->mode, "balanced");
+    assert_true(b->weight == 0.5 && b->start == 0.1 && b->end == 0.9 && b->low == 10 && b->high == 20);
+    assert_string_equal(b->module, "canny");
+    assert_string_equal(b->mode, "prompt");
+    image_params_write(&copy, &written); /* for the database: it reads back the same */
+    image_params_free(&copy);
+    p = good(buf_str(&written));
+    image_params_write(&p, &again);
+    assert_string_equal(buf_str(&written), buf_str(&again));
+    image_params_free(&p);
+    p = good("{\"prompt\":\"x\",\"controlnet\":[]}");
+    assert_true(p.controls.count == 0 && !p.controls.at);
+    image_params_free(&p);
+    free(form);
+    buf_free(&text);
+    buf_free(&written);
+    buf_free(&again);
+}
+
+static void test_ip_adapter(void **state) {
+    (void)state;
+    buf written, again;
+    buf_init(&written, 1 << 16);
+    buf_init(&again, 1 << 16);
+    image_params p = good("{\"prompt\":\"x\",\"ip_adapter\":" CONTROL
+                          ",\"weight\":\"0.5\",\"start\":0.1,\"end\":\"0.9\","
+                          "\"clip_vision\":\"v\"}}"),
+                 copy;
+    image_params_copy(&copy, &p);
+    image_params_free(&p);
+    const image_ip_adapter *a = &copy.ip_adapter;
+    assert_string_equal(a->model, "c");
+    assert_string_equal(a->image, "x");
+    assert_string_equal(a->clip_vision, "v");
+    assert_true(a->weight == 0.5 && a->start == 0.1 && a->end == 0.9);
+    image_params_write(&copy, &written); /* for the database: it reads back the same */
+    image_params_free(&copy);
+    p = good(buf_str(&written));
+    image_params_write(&p, &again);
+    assert_string_equal(buf_str(&written), buf_str(&again));
+    image_params_free(&p);
+    p = good("{\"prompt\":\"x\",\"ip_adapter\":" CONTROL "}}");
+    assert_true(p.ip_adapter.weight == 1 && p.ip_adapter.start == 0 && p.ip_adapter.end == 1);
+    assert_null(p.ip_adapter.clip_vision);
+    image_params_free(&p);
+    p = good("{\"prompt\":\"x\",\"ip_adapter\":null}");
+    assert_null(p.ip_adapter.model);
+    image_params_free(&p);
+    buf_free(&written);
+    buf_free(&again);
+}
+
+static void test_upscales(void **state) {
+    (void)state;
+    image_params p = good("{\"type\":\"upscale\",\"image\":\"a.png\",\"upscaler\":\"x4\",\"factor\":\"2.5\"}"), copy;
+    assert_true(p.is_upscale && p.factor == 2.5);
+    assert_string_equal(p.init_image, "a.png");
+    buf text;
+    err e;
+    buf_init(&text, 1 << 16);
+    image_params_draw_seed(&p);
+    assert_int_equal(p.seed, 0);
+    image_params_write(&p, &text);
+    assert_true(read_json(&copy, buf_str(&text), true, &e)); /* from the database: the prompt is "" there */
+    assert_true(copy.is_upscale && copy.factor == 2.5);
+    assert_string_equal(copy.upscaler, "x4");
+    assert_string_equal(copy.init_image, "a.png");
+    image_params_free(&copy);
+    image_params_free(&p);
+    buf_free(&text);
+    p = good("{\"prompt\":\"a\",\"upscaler\":\"x4\"}"); /* without the type it is a picture like any other */
+    assert_true(!p.is_upscale && !p.upscaler);
+    image_params_free(&p);
+    assert_false(read_json(&p, "{\"type\":\"upscale\",\"factor\":0.5}", true, &e));
+    assert_string_equal(e.msg, "factor: 0.5 is not between 1 and 8");
+}
+
 static void test_what_is_written_reads_back_the_same(void **state) {
     (void)state;
     image_params p = good(
         "{\"prompt\":\"a \\\"q\\\"\\n\\u00e4\",\"negative_prompt\":\"b\",\"model\":\"sub/x.gguf\",\"size\":\"64x128\","
-        "\"cfg_scale\":7.1,\"strength\":0.30000000000000004,\"init_image\":\"upload:1.png\",\"seed\":9007199254740991}");
+        "\"cfg_scale\":7.1,\"strength\":0.30000000000000004,\"init_image\":\"upload:1.png\",\"seed\":9007199254740991,"
+        "\"loras\":[\"e\",{\"name\":\"f \\\"g\",\"weight\":0.1,\"te_weight\":-3}]}");
     buf a, b;
     buf_init(&a, 1 << 16);
     buf_init(&b, 1 << 16);
@@ -181,6 +435,60 @@ static void test_what_is_written_reads_back_the_same(void **state) {
     image_params_free(&again);
     buf_free(&a);
     buf_free(&b);
+}
+
+static void test_edits(void **state) {
+    (void)state;
+    /* As a form has them: everything is text. */
+    image_params p =
+        good("{\"prompt\":\"a\",\"init_image\":\"upload:1.png\",\"mask\":\"upload:2.png\",\"mask_invert\":\"true\","
+             "\"mask_blur\":\"2.5\",\"mask_fill\":\"latent_noise\",\"inpaint_area\":\"masked\",\"mask_padding\":\"8\","
+             "\"outpaint\":\"{\\\"left\\\":16,\\\"feather\\\":4}\",\"image_cfg_scale\":\"1.2\"}");
+    const image_edits *x = &p.edits;
+    assert_string_equal(x->mask, "upload:2.png");
+    assert_true(x->mask_invert && x->only_masked);
+    assert_true(x->mask_blur == 2.5 && x->image_cfg_scale == 1.2);
+    assert_string_equal(x->mask_fill, "latent_noise");
+    assert_int_equal(x->mask_padding, 8);
+    assert_int_equal(x->outpaint.left, 16);
+    assert_int_equal(x->outpaint.feather, 4);
+    assert_true(image_edits_check(x, true, NULL));
+    err e = {0};
+    assert_false(image_edits_check(x, false, &e));
+    assert_string_equal(e.msg, "mask: needs an initial picture (init_image)");
+    image_params copy;
+    image_params_copy(&copy, &p);
+    image_params_free(&p);
+    buf text;
+    buf_init(&text, 1 << 16);
+    image_params_write(&copy, &text);
+    p = good(buf_str(&text));
+    assert_true(p.edits.mask_invert && p.edits.only_masked && p.edits.outpaint.left == 16);
+    buf_clear(&text);
+    image_params_free(&copy);
+    image_params_free(&p);
+    p = good("{\"prompt\":\"a\",\"hires\":{\"height\":768,\"steps\":5,\"upscaler\":\"Latent (bicubic)\"}}");
+    assert_string_equal(p.edits.hires.upscaler, "latent-bicubic");
+    assert_true(p.edits.hires.strength == 0.7);
+    int width = 640, height = 512;
+    image_edits_size(&p.edits, &width, &height);
+    assert_int_equal(width, 960);
+    assert_int_equal(height, 768);
+    image_params_write(&p, &text);
+    assert_non_null(strstr(buf_str(&text),
+                           "\"hires\":{\"height\":768,\"steps\":5,\"strength\":0.7,\"upscaler\":\"latent-bicubic\"}"));
+    assert_false(image_edits_check(&p.edits, true, &e));
+    assert_string_equal(e.msg, "hires: not together with init_image");
+    image_params_free(&p);
+    p = good("{\"prompt\":\"a\",\"outpaint\":{\"top\":8}}");
+    assert_false(image_edits_check(&p.edits, false, &e));
+    assert_string_equal(e.msg, "outpaint: needs an initial picture (init_image) to extend");
+    image_params_free(&p);
+    p = good("{\"prompt\":\"a\",\"inpaint_area\":\"masked\"}");
+    assert_false(image_edits_check(&p.edits, true, &e));
+    assert_string_equal(e.msg, "inpaint_area: 'masked' needs a mask");
+    image_params_free(&p);
+    buf_free(&text);
 }
 
 static void test_seeds_differ(void **state) {
@@ -200,6 +508,46 @@ static void test_seeds_differ(void **state) {
     image_params_free(&p);
 }
 
+/* Every field that is not as usual is written, and reads back as the same. */
+static void test_sampling_fields_round_trip(void **state) {
+    (void)state;
+    static const char text[] =
+        "{\"prompt\":\"a\",\"eta\":0,\"s_noise\":1.003,\"s_churn\":\"2.5\",\"s_tmin\":0.1,\"s_tmax\":9.5,\"guidance_start\":0.1,"
+        "\"guidance_end\":0.8,\"cfg_rescale\":0.7,\"dynamic_threshold\":0.995,\"dynamic_threshold_limit\":3,"
+        "\"variation_strength\":0.3,\"variation_seed\":9007199254740975,\"seed_resize_from_w\":512,"
+        "\"seed_resize_from_h\":768,\"ensd\":31337,"
+        "\"diffusion_tile\":\"512\",\"diffusion_tile_overlap\":0,\"cache_interval\":3,"
+        "\"refiner_checkpoint\":\"xl-refiner\",\"refiner_switch_at\":0.25}";
+    image_params p = good(text);
+    assert_true(p.sampling.eta == 0 && p.sampling.s_noise == 1.003 && p.sampling.s_churn == 2.5);
+    assert_true(p.sampling.guidance_rescale == 0.7 && p.sampling.subseed_strength == 0.3);
+    assert_int_equal(p.sampling.subseed, 9007199254740975);
+    assert_int_equal(p.sampling.eta_noise_seed_delta, 31337);
+    assert_true(p.sampling.switch_at == 0.25);
+    assert_true(p.sampling.diffusion_tile == 512 && p.sampling.diffusion_tile_overlap == 0);
+    assert_int_equal(p.sampling.cache_interval, 3);
+    assert_string_equal(p.refiner, "xl-refiner");
+    buf out;
+    buf_init(&out, 1 << 16);
+    image_params_write(&p, &out);
+    image_params again = good(buf_str(&out));
+    assert_memory_equal(&again.sampling, &p.sampling, sizeof p.sampling);
+    assert_string_equal(again.refiner, "xl-refiner");
+    image_params_free(&again);
+    image_params_free(&p);
+    p = good("{\"prompt\":\"a\",\"eta\":-1,\"dynamic_threshold\":0,\"subseed\":-1}"); /* as usual: nothing */
+    buf_clear(&out);
+    image_params_write(&p, &out);
+    assert_null(strstr(buf_str(&out), "eta"));
+    assert_null(strstr(buf_str(&out), "subseed"));
+    image_params_free(&p);
+    p = good("{\"prompt\":\"a\",\"subseed_strength\":0.5,\"seed\":9007199254740991,\"n\":4}"); /* one seed for all */
+    image_params_draw_seed(&p);
+    assert_true(p.sampling.subseed >= 0);
+    image_params_free(&p);
+    buf_free(&out);
+}
+
 static void test_options_are_json(void **state) {
     (void)state;
     buf out;
@@ -208,7 +556,7 @@ static void test_options_are_json(void **state) {
     image_params_write_options(&out);
     yyjson_doc *doc = json_parse(buf_str(&out), out.len, &e);
     if (!doc) fail_msg("%s", e.msg);
-    assert_int_equal(yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(doc), "samplers")), 4);
+    assert_int_equal(yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(doc), "samplers")), 29);
     yyjson_doc_free(doc);
     buf_free(&out);
 }
@@ -264,8 +612,7 @@ static void test_uploads_take_images_only(void **state) {
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         e = (err){0};
         char *name = uploads_take(&u, bad[i].text, &e);
-        if (name || (int)bad[i].code != e.code || !e.msg[0])
-            fail_msg("%s: %d %s", bad[i].text, e.code, e.msg);
+        if (name || (int)bad[i].code != e.code || !e.msg[0]) fail_msg("%s: %d %s", bad[i].text, e.code, e.msg);
     }
     buf_free(&encoded);
     uploads_free(&u);
@@ -278,9 +625,7 @@ static void collect(db_conn *c, void *arg) {
 
 static void insert_job(db_conn *c, void *arg) {
     err e = {0};
-    assert_true(db_exec(c, &e,
-                        "INSERT INTO jobs (status, params, init_image, file_stem, created_ms)"
-                        " VALUES ('queued', '{}', ?, 'x', 0)",
+    assert_true(db_exec(c, &e, "INSERT INTO jobs (status, params, file_stem, created_ms) VALUES ('queued', ?, 'x', 0)",
                         "s", (const char *)arg));
 }
 
@@ -299,16 +644,24 @@ static void test_uploads_are_collected_when_nobody_needs_them(void **state) {
     err e = {0};
     fixture_init(&f);
     assert_true(uploads_init(&u, f.dir, f.dir, &e));
-    char *needed = uploads_store(&u, "\xff\xd8\xff needed", 9, &e), *old = uploads_store(&u, "\xff\xd8\xff old", 7, &e),
+    char *needed = uploads_store(&u, "\xff\xd8\xff needed", 9, &e);
+    char *mask = uploads_store(&u, "\xff\xd8\xff mask", 8, &e), *old = uploads_store(&u, "\xff\xd8\xff old", 7, &e),
          *young = uploads_store(&u, "RIFF....WEBPVP8", 15, &e);
-    db_run(f.db, insert_job, needed);
+    char *params = str_fmt("{\"init_image\":\"%s\",\"mask\":\"%s\"}", needed, mask);
+    db_run(f.db, insert_job, params);
     make_old(&f, needed);
+    make_old(&f, mask);
     make_old(&f, old);
     db_run(f.db, collect, &u);
     char *a = uploads_path(&u, needed, &e), *b = uploads_path(&u, old, &e), *c = uploads_path(&u, young, &e);
+    char *m = uploads_path(&u, mask, &e);
     assert_non_null(a);
     assert_null(b);
     assert_non_null(c);
+    assert_non_null(m);
+    free(m);
+    free(mask);
+    free(params);
     free(a);
     free(c);
     free(needed);
@@ -378,8 +731,15 @@ int main(void) {
         cmocka_unit_test(test_prompts_are_counted_in_characters),
         cmocka_unit_test(test_names_of_other_programs),
         cmocka_unit_test(test_wide_types),
+        cmocka_unit_test(test_loras),
+        cmocka_unit_test(test_controlnets),
+        cmocka_unit_test(test_texts),
+        cmocka_unit_test(test_ip_adapter),
+        cmocka_unit_test(test_upscales),
         cmocka_unit_test(test_what_is_written_reads_back_the_same),
+        cmocka_unit_test(test_edits),
         cmocka_unit_test(test_seeds_differ),
+        cmocka_unit_test(test_sampling_fields_round_trip),
         cmocka_unit_test(test_options_are_json),
         cmocka_unit_test(test_uploads_take_images_only),
         cmocka_unit_test(test_uploads_are_collected_when_nobody_needs_them),

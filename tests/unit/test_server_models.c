@@ -3,6 +3,9 @@
 #include "model_bytes.h"
 #include "diffusion/load/tensor_type.h"
 #include "server/demo.h"
+#include "server/embeddings.h"
+#include "server/loras.h"
+#include "server/model_lists.h"
 #include "server/models.h"
 
 #include "base/log.h"
@@ -52,12 +55,19 @@ static void world_free(world *w) {
     free(w->dir);
 }
 
-/* A LoRA, as small as one can be. */
-static void write_lora(world *w, const char *name) {
+/* A LoRA, as small as one can be; `alias`: what it calls itself, or NULL; `width`: of the text that it was made for. */
+static void write_lora_of(world *w, const char *name, const char *alias, int width) {
     st_builder s;
     buf out;
+    char shape[16];
     st_init(&s);
     buf_init(&out, 1 << 20);
+    if (alias) buf_printf(&s.header, "\"__metadata__\":{\"ss_output_name\":\"%s\"}", alias);
+    snprintf(shape, sizeof shape, "1,%d", width);
+    st_add(&s, "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight", "F16", shape,
+           NULL, 2 * (size_t)width);
+    st_add(&s, "lora_unet_down_blocks_1_attentions_0_transformer_blocks_0_attn2_to_k.lora_up.weight", "F16", "4,1",
+           NULL, 8);
     st_add(&s, "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight", "F16", "1,4",
            NULL, 8);
     st_add(&s, "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_up.weight", "F16", "4,1",
@@ -67,6 +77,10 @@ static void write_lora(world *w, const char *name) {
     fixture_write(&w->f, path, out.data, out.len);
     free(path);
     buf_free(&out);
+}
+
+static void write_lora(world *w, const char *name) {
+    write_lora_of(w, name, NULL, 768);
 }
 
 /* An SD 1.x checkpoint by its names; `metadata`: JSON members, or NULL. */
@@ -134,7 +148,8 @@ static void test_files_are_listed_by_content(void **state) {
     assert_false(models_at(w.m, 0)->supported);
     assert_non_null(models_at(w.m, 0)->reason);
     const model_entry *pickle = need(&w, "old.ckpt"), *lora = need(&w, "sub/deep/any name.safetensors");
-    assert_non_null(strstr(pickle->reason, "convert it to .safetensors"));
+    assert_false(pickle->supported);
+    assert_non_null(strstr(pickle->reason, "not one that torch.save wrote"));
     assert_string_equal(lora->type, "lora");
     assert_string_equal(lora->quantization, "f16");
     assert_true(lora->size > 0);
@@ -164,6 +179,181 @@ static void test_models_are_found_by_short_names(void **state) {
     assert_non_null(strstr(e.msg, "did you mean 'a/one.safetensors'?"));
     assert_null(models_find(w.m, "", &e));
     assert_null(models_find(w.m, "../x", &e));
+    world_free(&w);
+}
+
+/* A prompt, and a list of names; the names are the LoRAs' ids then, or NULL and why. */
+static char *resolve(world *w, const char *prompt, const char *json_loras, err *e) {
+    char *json = str_fmt("{\"prompt\":\"%s\",\"loras\":%s}", prompt, json_loras);
+    *e = (err){0};
+    yyjson_doc *doc = json_parse(json, strlen(json), e);
+    json_in root = json_root(doc);
+    image_params p;
+    if (!doc || !image_params_read(&p, &root, IMAGE_PARAMS_STRICT, e)) fail_msg("%s: %s", json, e->msg);
+    buf out;
+    bool unknown;
+    buf_init(&out, 1 << 16);
+    const bool ok = loras_check(w->m, &p, &unknown, e);
+    assert_true(ok == loras_write(w->m, &p, p.prompt, &out, NULL));
+    assert_true(!ok || !unknown);
+    image_params_free(&p);
+    yyjson_doc_free(doc);
+    free(json);
+    if (ok) return buf_take(&out, NULL);
+    buf_free(&out);
+    return NULL;
+}
+
+static void test_loras_are_found_by_name(void **state) {
+    (void)state;
+    static const struct {
+        const char *prompt, *list, *want; /* a part of what goes to the worker, or of the message */
+        int code;
+    } rows[] = {
+        {"a <lora:one:0.8> b", "[]",
+         "\"name\":\"one\",\"path\":\"*/loras/one.safetensors\",\"unet\":0.8,\"te\":0.8,\"in_prompt\":true", 0},
+        {"<lora:one.safetensors:1:0>", "[]", "loras/one.safetensors\",\"unet\":0,\"te\":1", 0},
+        {"<lora:Nice Name>", "[]", "\"name\":\"Nice Name\",\"path\":\"*/loras/x_v2.safetensors", 0},
+        {"<lora:a/two>", "[]", "a/two.safetensors", 0},
+        {"<lora:loras/one>", "[]", "loras/one.safetensors", 0},
+        {"", "[{\"name\":\"Nice Name\",\"weight\":0.5,\"te_weight\":-1}]",
+         "\"name\":\"x_v2\",\"path\":\"*/loras/x_v2.safetensors\",\"unet\":0.5,\"te\":-1,\"in_prompt\":false", 0},
+        {"<lora:one>", "[\"a/two.safetensors\"]", "},{\"name\":\"two\"", 0},
+        {"<lora:two>", "[]", "prompt: LoRA 'two' may be 'a/two.safetensors', 'b/two.safetensors'", ERR_INVALID},
+        {"<lora:onee>", "[]", "prompt: there is no LoRA 'onee'; did you mean 'one'", ERR_INVALID},
+        {"<lora:zzzzzzzzzzzzzz>", "[]", "GET /v1/loras lists them", ERR_INVALID},
+        {"", "[\"one\",\"tvo\"]", "loras[1].name: there is no LoRA 'tvo'; did you mean 'two'", ERR_INVALID},
+        {"<lora:flat>", "[]", "prompt: 'flat.safetensors': LoRA for Stable Diffusion 3", ERR_UNSUPPORTED},
+        {"<lora:model>", "[]", "there is no LoRA 'model'", ERR_INVALID},
+        {"<lora:one:x>", "[]", "prompt: '<lora:one:x>': not a number: x", ERR_INVALID},
+    };
+    world w;
+    world_init(&w);
+    write_lora(&w, "loras/one.safetensors");
+    write_lora_of(&w, "loras/x_v2.safetensors", "Nice Name", 768);
+    write_lora(&w, "a/two.safetensors");
+    write_lora(&w, "b/two.safetensors");
+    write_checkpoint(&w, "model.safetensors", NULL);
+    st_builder s;
+    buf out;
+    st_init(&s);
+    buf_init(&out, 1 << 20);
+    st_add(&s, "lora_unet_joint_blocks_0_x.lora_up.weight", "F16", "1,1", NULL, 2);
+    st_finish(&s, &out);
+    fixture_write(&w.f, "models/flat.safetensors", out.data, out.len);
+    buf_free(&out);
+    open_index(&w);
+    fixture_spin(&w.f);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        err e;
+        char *got = resolve(&w, rows[i].prompt, rows[i].list, &e);
+        const char *star = strstr(rows[i].want, "*"), *in = got ? got : e.msg;
+        char *head = star ? str_ndup(rows[i].want, (size_t)(star - rows[i].want)) : str_dup(rows[i].want);
+        const bool ok = e.code == rows[i].code && strstr(in, head) && (!star || strstr(in, star + 1));
+        if (!ok) fail_msg("row %zu: %s", i, in);
+        free(head);
+        free(got);
+    }
+    model_list_write_document(w.m, "lora", &out);
+    yyjson_doc *doc = yyjson_read(out.data, out.len, 0);
+    yyjson_val *list = yyjson_obj_get(yyjson_doc_get_root(doc), "data");
+    assert_int_equal(yyjson_arr_size(list), 5);
+    yyjson_val *last = yyjson_arr_get(list, 4);
+    assert_string_equal(yyjson_get_str(yyjson_obj_get(last, "name")), "x_v2");
+    assert_string_equal(yyjson_get_str(yyjson_obj_get(last, "alias")), "Nice Name");
+    assert_string_equal(yyjson_get_str(yyjson_obj_get(last, "family")), "sd1");
+    yyjson_doc_free(doc);
+    buf_free(&out);
+    world_free(&w);
+}
+
+/* --- embeddings --- */
+
+static void write_embedding(world *w, const char *name, const char *dims, size_t bytes) {
+    st_builder s;
+    buf out;
+    st_init(&s);
+    buf_init(&out, 1 << 20);
+    st_add(&s, "emb_params", "F16", dims, NULL, bytes);
+    st_finish(&s, &out);
+    char *path = str_fmt("models/%s", name);
+    fixture_write(&w->f, path, out.data, out.len);
+    free(path);
+    buf_free(&out);
+}
+
+static void test_embeddings_named_in_prompts(void **state) {
+    (void)state;
+    static const struct {
+        const char *prompt, *negative, *want; /* ids with spaces between */
+    } rows[] = {
+        {"a fox", "", ""},
+        {"a fox in GOOD style", "", "embeddings/good style.pt"},
+        {"[style|good]", "", "embeddings/good style.pt"},
+        {"goodstyle", "styles, good", ""},
+        {"(bad_hands5:1.2)", "", "embeddings/sub/Bad_Hands5.safetensors"},
+        {"fox", "bad hands 5, bad", "embeddings/sub/Bad_Hands5.safetensors"},
+        {"bad_hands", "", ""},
+        {"brokenhands", "broken", ""},
+        {"cat", "dog", "cat.safetensors"},
+        {"concatenate", "cats", ""},
+        {"<cat>s", "", "cat.safetensors"},
+        {"word", "", "embeddings/word.bin"},
+        {"other", "", ""},
+    };
+    world w;
+    world_init(&w);
+    write_embedding(&w, "embeddings/good style.pt", "1,768", 1536);
+    write_embedding(&w, "embeddings/sub/Bad_Hands5.safetensors", "1,1024", 2048);
+    write_embedding(&w, "embeddings/broken.safetensors", "76,768", 76 * 1536);
+    write_embedding(&w, "cat.safetensors", "1,768", 1536);
+    write_embedding(&w, "embeddings/word.bin", "1,768", 1536);
+    write_embedding(&w, "other.bin", "1,768", 1536);
+    open_index(&w);
+    fixture_spin(&w.f);
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        image_params p;
+        err e = {0};
+        char got[200] = "";
+        image_params_init(&p);
+        str_set(&p.prompt, rows[i].prompt);
+        str_set(&p.negative_prompt, rows[i].negative);
+        for (int again = 0; again < 2; again++) assert_true(embeddings_choose(w.m, &p, &e));
+        for (size_t k = 0; k < p.texts.embedding_count; k++) strcat(got, p.texts.embeddings[k]);
+        if (!str_eq(got, rows[i].want)) fail_msg("%s: %s", rows[i].prompt, got);
+        image_params_free(&p);
+    }
+    image_params p;
+    err e = {0};
+    buf out;
+    buf_init(&out, 1 << 16);
+    image_params_init(&p);
+    image_texts_add_embedding(&p.texts, "cat.safetensors");
+    assert_true(embeddings_write(w.m, &p, &out, &e));
+    char *want = str_fmt("\"embeddings\":[{\"name\":\"cat\",\"path\":\"%s/cat.safetensors\"}]", w.dir);
+    assert_string_equal(buf_str(&out), want);
+    free(want);
+    image_texts_add_embedding(&p.texts, "gone.pt");
+    assert_false(embeddings_write(w.m, &p, &out, &e));
+    assert_int_equal(e.code, ERR_NOT_FOUND);
+    assert_non_null(strstr(e.msg, "'gone.pt' is gone"));
+    image_params_free(&p);
+    buf_free(&out);
+    world_free(&w);
+}
+
+static void test_without_loras(void **state) {
+    (void)state;
+    world w;
+    err e;
+    world_init(&w);
+    open_index(&w);
+    fixture_spin(&w.f);
+    char *got = resolve(&w, "a cat", "[]", &e);
+    assert_string_equal(got, "\"loras\":[]");
+    free(got);
+    assert_null(resolve(&w, "<lora:x>", "[]", &e));
+    assert_string_equal(e.msg, "prompt: there is no LoRA 'x', nor any other in the model folder");
     world_free(&w);
 }
 
@@ -200,6 +390,30 @@ static void test_a_restart_answers_before_the_scan(void **state) {
     assert_int_equal(models_count(w.m), 2);
     fixture_spin(&w.f);
     assert_int_equal(w.changes, 2); /* nothing changed, nobody is told */
+    world_free(&w);
+}
+
+/* As if another version had written them, which knew less. */
+static void make_rows_old(db_conn *c, void *arg) {
+    (void)arg;
+    err e = {0};
+    if (!db_exec(c, &e, "UPDATE models SET reader = reader - 1, type = 'unknown'", "")) fail_msg("%s", e.msg);
+}
+
+static void test_what_another_version_said_is_asked_again(void **state) {
+    (void)state;
+    world w;
+    world_init(&w);
+    write_lora(&w, "a.safetensors");
+    open_index(&w);
+    fixture_spin(&w.f);
+    db_submit(w.f.db, make_rows_old, NULL, NULL);
+    close_index(&w);
+    fixture_open_db(&w.f);
+    open_index(&w);
+    assert_string_equal(need(&w, "a")->type, "unknown");
+    fixture_spin(&w.f);
+    assert_string_equal(need(&w, "a")->type, "lora");
     world_free(&w);
 }
 
@@ -415,7 +629,11 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_are_listed_by_content),
         cmocka_unit_test(test_models_are_found_by_short_names),
+        cmocka_unit_test(test_loras_are_found_by_name),
+        cmocka_unit_test(test_without_loras),
+        cmocka_unit_test(test_embeddings_named_in_prompts),
         cmocka_unit_test(test_a_restart_answers_before_the_scan),
+        cmocka_unit_test(test_what_another_version_said_is_asked_again),
         cmocka_unit_test(test_refresh_sees_what_is_new),
         cmocka_unit_test(test_loops_and_depth_end),
         cmocka_unit_test(test_a_missing_folder_is_an_empty_list),

@@ -2,6 +2,7 @@
  * mapping has to make one of them into the other, shapes included. */
 #include "diffusion/load/model_kind.h"
 #include "diffusion/load/name_view.h"
+#include "diffusion/load/tensor_values.h"
 
 #include "base/path.h"
 #include "base/str.h"
@@ -18,7 +19,8 @@ typedef struct net {
     int base, levels, resnets;
     int mult[4];
     bool attention[4]; /* per level */
-    bool mid_attention;
+    enum { MID_WHOLE, MID_RESNETS, MID_RESNET, MID_NONE } mid;
+    int label; /* width of the label; 0: none */
 } net;
 
 /* U8 tensors whose shape [out, in] is all that matters. */
@@ -54,6 +56,8 @@ static void ldm_unet(st_builder *s, const net *n) {
     int stack[64], depth = 0, ch = n->base, index = 1;
     add(s, 8, n->base, "model.diffusion_model.time_embed.0.weight");
     add(s, 8, 8, "model.diffusion_model.time_embed.2.weight");
+    if (n->label) add(s, 8, n->label, "model.diffusion_model.label_emb.0.0.weight");
+    if (n->label) add(s, 8, 8, "model.diffusion_model.label_emb.0.2.weight");
     add(s, n->base, 4, "model.diffusion_model.input_blocks.0.0.weight");
     stack[depth++] = ch;
     for (int level = 0; level < n->levels; level++) {
@@ -69,9 +73,9 @@ static void ldm_unet(st_builder *s, const net *n) {
         add(s, ch, ch, "model.diffusion_model.input_blocks.%d.0.op.weight", index++);
         stack[depth++] = ch;
     }
-    ldm_resnet(s, "middle_block.0", ch, ch);
-    if (n->mid_attention) ldm_attention(s, "middle_block.1", ch);
-    ldm_resnet(s, n->mid_attention ? "middle_block.2" : "middle_block.1", ch, ch);
+    if (n->mid != MID_NONE) ldm_resnet(s, "middle_block.0", ch, ch);
+    if (n->mid == MID_WHOLE) ldm_attention(s, "middle_block.1", ch);
+    if (n->mid <= MID_RESNETS) ldm_resnet(s, n->mid == MID_WHOLE ? "middle_block.2" : "middle_block.1", ch, ch);
     index = 0;
     for (int level = n->levels - 1; level >= 0; level--)
         for (int r = 0; r <= n->resnets; r++, index++) {
@@ -139,9 +143,11 @@ static void diffusers_unet(st_builder *s, const char *p, const net *n) {
     add(s, 8, 8, "%stime_embedding.linear_2.weight", p);
     for (int i = 0; i < n->levels; i++) diffusers_down(s, p, n, i);
     for (int i = 0; i < n->levels; i++) diffusers_up(s, p, n, i);
-    diffusers_resnet(s, p, "mid_block.resnets.0", last, last);
-    diffusers_resnet(s, p, "mid_block.resnets.1", last, last);
-    if (n->mid_attention) diffusers_attention(s, p, "mid_block.attentions.0", last);
+    if (n->label) add(s, 8, n->label, "%sadd_embedding.linear_1.weight", p);
+    if (n->label) add(s, 8, 8, "%sadd_embedding.linear_2.weight", p);
+    if (n->mid != MID_NONE) diffusers_resnet(s, p, "mid_block.resnets.0", last, last);
+    if (n->mid <= MID_RESNETS) diffusers_resnet(s, p, "mid_block.resnets.1", last, last);
+    if (n->mid == MID_WHOLE) diffusers_attention(s, p, "mid_block.attentions.0", last);
     add(s, n->base * n->mult[0], 1, "%sconv_norm_out.weight", p);
     add(s, 4, n->base * n->mult[0], "%sconv_out.weight", p);
 }
@@ -161,23 +167,27 @@ static tensor_file *finish(st_builder *s, buf *b) {
 static void expect_same(const tensor_file *got, tensor_component component, const tensor_file *want) {
     name_view v;
     name_view_init(&v, got, component);
-    assert_int_equal(tensor_file_count(got), tensor_file_count(want));
-    for (size_t i = 0; i < tensor_file_count(got); i++) {
-        const tensor_info *t = tensor_file_at(got, i);
-        if (!v.names[i]) fail_msg("two tensors became the one that '%s' maps to", t->name);
-        const tensor_info *w = tensor_file_find(want, v.names[i]);
-        if (!w) fail_msg("'%s' became '%s', which does not exist", t->name, v.names[i]);
-        if (memcmp(t->ne, w->ne, sizeof t->ne) != 0) fail_msg("'%s' became '%s' of another shape", t->name, v.names[i]);
+    assert_int_equal(v.count, tensor_file_count(want)); /* no two of them became one */
+    for (size_t i = 0; i < v.count; i++) {
+        const tensor_info *t = v.entries[i].info;
+        const char *name = v.entries[i].name;
+        const tensor_info *w = tensor_file_find(want, name);
+        if (!w) fail_msg("'%s' became '%s', which does not exist", t->name, name);
+        if (memcmp(t->ne, w->ne, sizeof t->ne) != 0) fail_msg("'%s' became '%s' of another shape", t->name, name);
     }
     name_view_free(&v);
 }
 
 static const net NETS[] = {
-    {.base = 4, .levels = 4, .resnets = 2, .mult = {1, 2, 4, 4}, .attention = {1, 1, 1, 0}, .mid_attention = true},
-    {.base = 3, .levels = 3, .resnets = 2, .mult = {1, 2, 4}, .attention = {0, 1, 1}, .mid_attention = true},
-    {.base = 5, .levels = 2, .resnets = 1, .mult = {1, 2}, .attention = {1, 1}, .mid_attention = false},
-    {.base = 2, .levels = 1, .resnets = 3, .mult = {1}, .attention = {0}, .mid_attention = true},
-    {.base = 3, .levels = 4, .resnets = 1, .mult = {1, 2, 3, 5}, .attention = {1, 0, 1, 0}, .mid_attention = true},
+    {.base = 4, .levels = 4, .resnets = 2, .mult = {1, 2, 4, 4}, .attention = {1, 1, 1, 0}},
+    {.base = 3, .levels = 3, .resnets = 2, .mult = {1, 2, 4}, .attention = {0, 1, 1}, .label = 7},       /* SDXL */
+    {.base = 3, .levels = 4, .resnets = 2, .mult = {1, 2, 4, 4}, .attention = {0, 1, 1, 0}, .label = 7}, /* its refiner
+                                                                                                          */
+    {.base = 3, .levels = 3, .resnets = 2, .mult = {1, 2, 4}, .attention = {0, 1, 1}, .mid = MID_RESNET, .label = 7},
+    {.base = 4, .levels = 3, .resnets = 1, .mult = {1, 2, 4}, .attention = {1, 1, 1}, .mid = MID_NONE},
+    {.base = 5, .levels = 2, .resnets = 1, .mult = {1, 2}, .attention = {1, 1}, .mid = MID_RESNETS},
+    {.base = 2, .levels = 1, .resnets = 3, .mult = {1}, .attention = {0}},
+    {.base = 3, .levels = 4, .resnets = 1, .mult = {1, 2, 3, 5}, .attention = {1, 0, 1, 0}},
 };
 
 static void unet_names(void **state) {
@@ -265,8 +275,22 @@ static void other_names(void **state) {
          "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"},
         {"conditioner.embedders.0.transformer.text_model.final_layer_norm.bias",
          "cond_stage_model.transformer.text_model.final_layer_norm.bias"},
-        {"conditioner.embedders.1.model.ln_final.weight", "conditioner.embedders.1.model.ln_final.weight"},
-        {"cond_stage_model.model.ln_final.weight", "cond_stage_model.model.ln_final.weight"},
+        {"cond_stage_model.model.ln_final.weight", "cond_stage_model.transformer.text_model.final_layer_norm.weight"},
+        {"cond_stage_model.model.positional_embedding",
+         "cond_stage_model.transformer.text_model.embeddings.position_embedding.weight"},
+        {"cond_stage_model.model.token_embedding.weight",
+         "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"},
+        {"cond_stage_model.model.transformer.resblocks.22.attn.out_proj.bias",
+         "cond_stage_model.transformer.text_model.encoder.layers.22.self_attn.out_proj.bias"},
+        {"transformer.resblocks.3.attn.in_proj_weight",
+         "cond_stage_model.transformer.text_model.encoder.layers.3.self_attn.in_proj.weight"},
+        {"transformer.resblocks.3.ln_2.bias",
+         "cond_stage_model.transformer.text_model.encoder.layers.3.layer_norm2.bias"},
+        {"conditioner.embedders.1.model.transformer.resblocks.0.mlp.c_proj.weight",
+         "conditioner.embedders.1.transformer.text_model.encoder.layers.0.mlp.fc2.weight"},
+        {"conditioner.embedders.1.model.text_projection", "conditioner.embedders.1.transformer.text_projection"},
+        {"text_encoder_2.text_projection.weight", "conditioner.embedders.1.transformer.text_projection.weight"},
+        {"cond_stage_model.roberta.pooler.weight", "cond_stage_model.roberta.pooler.weight"},
         {"first_stage_model.decoder.up.0.block.0.conv1.weight", "first_stage_model.decoder.up.0.block.0.conv1.weight"},
         {"model.diffusion_model.label_emb.0.0.weight", "model.diffusion_model.label_emb.0.0.weight"},
         {"add_embedding.linear_2.bias", "model.diffusion_model.label_emb.0.2.bias"},
@@ -283,8 +307,53 @@ static void other_names(void **state) {
         {"encoder.layers.1.layer_norm1.weight",
          "conditioner.embedders.1.transformer.text_model.encoder.layers.1.layer_norm1.weight"},
     };
+    static const char *const SD2[][2] = {
+        {"conditioner.embedders.0.model.logit_scale", "cond_stage_model.transformer.logit_scale"},
+    };
+    static const char *const REFINER[][2] = {
+        {"model.diffusion_model.label_emb.0.2.bias", "model.diffusion_model.label_emb.0.2.bias"},
+        {"conditioner.embedders.0.model.ln_final.weight",
+         "conditioner.embedders.1.transformer.text_model.final_layer_norm.weight"},
+    };
     expect_names(COMPONENT_ANY, ANY, sizeof ANY / sizeof *ANY);
+    expect_names(COMPONENT_ANY, SD2, sizeof SD2 / sizeof *SD2);
+    expect_names(COMPONENT_ANY, REFINER, sizeof REFINER / sizeof *REFINER);
     expect_names(COMPONENT_CLIP_G, CLIP_G, sizeof CLIP_G / sizeof *CLIP_G);
+}
+
+/* What OpenCLIP fuses is shown as its three parts, each with its own bytes. */
+static void fused_attention(void **state) {
+    (void)state;
+    static const char at[] = "cond_stage_model.transformer.text_model.encoder.layers.0.self_attn.";
+    st_builder s;
+    buf b;
+    st_init(&s);
+    float values[6 * 4 + 6];
+    for (int i = 0; i < 30; i++) values[i] = (float)i;
+    st_add(&s, "transformer.resblocks.0.attn.in_proj_weight", "F32", "6,4", values, 24 * sizeof(float));
+    st_add(&s, "transformer.resblocks.0.attn.in_proj_bias", "F32", "6", values + 24, 6 * sizeof(float));
+    st_add(&s, "transformer.resblocks.1.attn.in_proj_weight", "F32", "7,2", values, 14 * sizeof(float));
+    tensor_file *f = finish(&s, &b);
+    name_view v;
+    name_view_init(&v, f, COMPONENT_ANY);
+    assert_int_equal(v.count, 7); /* a third of seven rows is none */
+    for (int i = 0; i < 3; i++) {
+        float got[8];
+        char name[160];
+        snprintf(name, sizeof name, "%s%c_proj.weight", at, "qkv"[i]);
+        const tensor_info *t = name_view_find(&v, name);
+        assert_true(t && t->n_dims == 2 && t->ne[0] == 4 && t->ne[1] == 2);
+        assert_int_equal(tensor_values_read(f, t, got, 8), 8);
+        assert_memory_equal(got, values + 8 * i, sizeof got);
+        snprintf(name, sizeof name, "%s%c_proj.bias", at, "qkv"[i]);
+        t = name_view_find(&v, name);
+        assert_true(t && t->n_dims == 1 && t->ne[0] == 2);
+        assert_int_equal(tensor_values_read(f, t, got, 8), 2);
+        assert_memory_equal(got, values + 24 + 2 * i, 2 * sizeof *got);
+    }
+    name_view_free(&v);
+    tensor_file_close(f);
+    buf_free(&b);
 }
 
 /* --- kinds --- */
@@ -303,6 +372,12 @@ typedef struct kind_case {
 #define SD1_VAE "first_stage_model.decoder.conv_in.weight:8,4,3,3 "
 #define SD1_CLIP "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight:9,16 "
 
+#define UNET "model.diffusion_model."
+#define BLOCK UNET "input_blocks.1.1."
+#define SD2_UNET                                                                                                       \
+    UNET "input_blocks.0.0.weight:8,4,3,3 " BLOCK "proj_in.weight:8,8 " BLOCK                                          \
+         "transformer_blocks.0.attn2.to_k.weight:8,16 "
+
 static const kind_case KINDS[] = {
     {SD1_UNET SD1_VAE SD1_CLIP, MODEL_CHECKPOINT, "sd1", MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_L,
      true, ""},
@@ -310,19 +385,42 @@ static const kind_case KINDS[] = {
     {"conv_in.weight:8,4,3,3 down_blocks.0.resnets.0.conv1.weight:8,8,3,3", MODEL_DIFFUSION, "sd1",
      MODEL_PART_DIFFUSION, true, ""},
     {"model.diffusion_model.input_blocks.0.0.weight:8,9,3,3 " SD1_VAE, MODEL_CHECKPOINT, "sd1",
-     MODEL_PART_DIFFUSION | MODEL_PART_VAE, false, "inpainting model: not supported yet"},
-    {SD1_UNET SD1_VAE "cond_stage_model.model.ln_final.weight:8", MODEL_CHECKPOINT, "sd2",
-     MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_G, false, "Stable Diffusion 2.x"},
-    {SD1_UNET "model.diffusion_model.label_emb.0.0.weight:8,8 conditioner.embedders.1.model.ln_final.weight:8",
-     MODEL_CHECKPOINT, "sdxl", MODEL_PART_DIFFUSION | MODEL_PART_CLIP_G, false,
-     "Stable Diffusion XL model: not supported yet; supported: Stable"},
+     MODEL_PART_DIFFUSION | MODEL_PART_VAE, true, ""},
+    {SD2_UNET SD1_VAE "cond_stage_model.model.token_embedding.weight:9,16", MODEL_CHECKPOINT, "sd2",
+     MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_H, true, ""},
+    {UNET "input_blocks.0.0.weight:8,4,3,3 " BLOCK "transformer_blocks.0.attn2.to_k.weight:8,1024", MODEL_DIFFUSION,
+     "sd2", MODEL_PART_DIFFUSION, true, ""},
+    {UNET "input_blocks.0.0.weight:8,4,3,3 " BLOCK "proj_in.weight:8,8 " BLOCK
+          "transformer_blocks.0.attn2.to_k.weight:8,768",
+     MODEL_DIFFUSION, "sd1", MODEL_PART_DIFFUSION, true, ""},
+    {UNET "input_blocks.0.0.weight:8,5,3,3 " BLOCK "proj_in.weight:8,8", MODEL_DIFFUSION, "sd2", MODEL_PART_DIFFUSION,
+     false, "depth model: not supported yet"},
+    {UNET "input_blocks.0.0.weight:8,8,3,3", MODEL_DIFFUSION, "sd1", MODEL_PART_DIFFUSION, true, ""},
+    {SD2_UNET UNET "label_emb.0.0.weight:8,8 conditioner.embedders.1.model.ln_final.weight:8", MODEL_CHECKPOINT, "sdxl",
+     MODEL_PART_DIFFUSION | MODEL_PART_CLIP_G, true, ""},
+    {SD2_UNET UNET "label_emb.0.0.weight:8,1296 conditioner.embedders.0.model.ln_final.weight:8", MODEL_CHECKPOINT,
+     "sdxl-refiner", MODEL_PART_DIFFUSION | MODEL_PART_CLIP_G, true, ""},
+    {"conv_in.weight:8,9,3,3 add_embedding.linear_1.weight:8,8 down_blocks.1.attentions.0.transformer_blocks.0.attn2."
+     "to_k.weight:8,2048",
+     MODEL_DIFFUSION, "sdxl", MODEL_PART_DIFFUSION, true, ""},
+    {SD2_UNET UNET "label_emb.0.0.weight:8,8 edm_mean:4 edm_std:4", MODEL_DIFFUSION, "playground", MODEL_PART_DIFFUSION,
+     false, "Playground 2.5 model: not supported yet"},
+    {SD2_UNET UNET "label_emb.0.0.weight:8,8 edm_vpred.sigma_max:1", MODEL_DIFFUSION, "cosxl", MODEL_PART_DIFFUSION,
+     false, "CosXL"},
+    {UNET "input_blocks.0.0.weight:8,4,3,3 " UNET "label_emb.0.0.weight:8,8 " BLOCK
+          "transformer_blocks.0.attn2.to_k.weight:8,1024",
+     MODEL_DIFFUSION, "sd2-unclip", MODEL_PART_DIFFUSION, false, "unCLIP"},
+    {UNET "input_blocks.0.0.weight:8,7,3,3 " UNET "label_emb.weight:8,8", MODEL_DIFFUSION, "sd2-upscaler",
+     MODEL_PART_DIFFUSION, false, "x4 upscaler"},
+    {SD2_UNET BLOCK "time_stack.0.norm1.weight:8", MODEL_DIFFUSION, "svd", MODEL_PART_DIFFUSION, false, "Video"},
+    {SD1_UNET "cc_projection.weight:8,8", MODEL_DIFFUSION, "zero123", MODEL_PART_DIFFUSION, false, "Zero123"},
     {SD1_VAE, MODEL_VAE, "sd1", MODEL_PART_VAE, true, ""},
     {"decoder.conv_in.weight:8,4,3,3 decoder.up_blocks.0.resnets.0.conv1.weight:8,8,3,3", MODEL_VAE, "sd1",
      MODEL_PART_VAE, true, ""},
     {"decoder.conv_in.weight:8,16,3,3", MODEL_VAE, "flux", MODEL_PART_VAE, false, "VAE of a Flux model"},
     {"text_model.embeddings.token_embedding.weight:9,768", MODEL_TEXT_ENCODER, "clip_l", MODEL_PART_CLIP_L, true, ""},
-    {"text_model.embeddings.token_embedding.weight:9,1280", MODEL_TEXT_ENCODER, "clip_g", MODEL_PART_CLIP_G, false,
-     "clip_g"},
+    {"text_model.embeddings.token_embedding.weight:9,1024", MODEL_TEXT_ENCODER, "clip_h", MODEL_PART_CLIP_H, true, ""},
+    {"text_model.embeddings.token_embedding.weight:9,1280", MODEL_TEXT_ENCODER, "clip_g", MODEL_PART_CLIP_G, true, ""},
     {"encoder.block.0.layer.0.SelfAttention.q.weight:8,8 shared.weight:9,8", MODEL_TEXT_ENCODER, "t5", MODEL_PART_T5,
      false, "t5"},
     {"double_blocks.0.img_attn.qkv.weight:8,8", MODEL_DIFFUSION, "flux", MODEL_PART_DIFFUSION, false,
@@ -330,12 +428,65 @@ static const kind_case KINDS[] = {
     {"model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight:8,8", MODEL_DIFFUSION, "sd3", MODEL_PART_DIFFUSION,
      false, "3"},
     {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.lora_down.weight:4,768", MODEL_LORA, "sd1",
-     0, false, "lora"},
-    {"lora_unet_x_attn2_to_k.lora_down.weight:4,2048 lora_te2_y.alpha:1", MODEL_LORA, "sdxl", 0, false, "lora"},
-    {"control_model.input_blocks.0.0.weight:8,4,3,3", MODEL_CONTROLNET, "", 0, false, "controlnet"},
-    {"conv_first.weight:8,3,3,3 body.0.rdb1.conv1.weight:8,8,3,3", MODEL_UPSCALER, "esrgan", 0, false, "upscaler"},
-    {"emb_params:2,768", MODEL_EMBEDDING, "", 0, false, "embedding"},
-    {"decoder.layers.1.weight:8,4,3,3 encoder.layers.0.weight:8,3,3,3", MODEL_TAESD, "taesd", 0, false, "taesd"},
+     0, true, ""},
+    {"lora_unet_x_attn2_to_k.lora_down.weight:4,2048 lora_te2_y.alpha:1", MODEL_LORA, "sdxl", 0, true, ""},
+    {"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn2_to_k.diff:320,1024", MODEL_LORA, "sd2", 0, true,
+     ""},
+    {"unet.down_blocks.1.attentions.0.transformer_blocks.0.attn2.processor.to_k_lora.down.weight:4,1024", MODEL_LORA,
+     "sd2", 0, true, ""},
+    {"text_encoder_2.text_model.encoder.layers.0.self_attn.q_proj.lora_A.weight:4,1280", MODEL_LORA, "sdxl", 0, true,
+     ""},
+    {"lora_unet_double_blocks_0_img_attn_qkv.lora_up.weight:4,4", MODEL_LORA, "flux", 0, false, "LoRA for Flux"},
+    {"control_model.input_blocks.0.0.weight:8,4,3,3", MODEL_CONTROLNET, "", 0, false, "no whole ControlNet"},
+    {"control_model.input_hint_block.0.weight:16,3,3,3 control_model.input_blocks.1.1.proj_in.weight:32,32,1,1 "
+     "control_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight:32,768",
+     MODEL_CONTROLNET, "sd1", 0, true, ""},
+    {"input_hint_block.0.weight:16,3,3,3 input_blocks.1.1.proj_in.weight:32,32 "
+     "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight:32,1024",
+     MODEL_CONTROLNET, "sd2", 0, true, ""},
+    {"controlnet_cond_embedding.conv_in.weight:16,3,3,3 add_embedding.linear_1.weight:32,2816", MODEL_CONTROLNET,
+     "sdxl", 0, true, ""},
+    {"controlnet_cond_embedding.conv_in.weight:16,3,3,3 control_add_embedding.linear_1.weight:8,8", MODEL_CONTROLNET,
+     "", 0, false, "ControlNet-Union: not supported"},
+    {"input_hint_block.0.weight:16,3,3,3 lora_controlnet:1", MODEL_CONTROLNET, "", 0, false,
+     "Control-LoRA: not supported"},
+    {"lllite_unet_input_blocks_4_1.conditioning1.0.weight:8,3,4,4", MODEL_CONTROLNET, "", 0, false,
+     "ControlNet-LLLite: not supported"},
+    {"controlnet_blocks.0.weight:8,8 transformer_blocks.0.attn.to_q.weight:8,8", MODEL_CONTROLNET, "", 0, false,
+     "ControlNet of a transformer (Flux, SD 3): not supported"},
+    {"image_proj.proj.weight:3072,1024 ip_adapter.1.to_k_ip.weight:320,768", MODEL_IP_ADAPTER, "sd1", 0, true, ""},
+    {"image_proj.latents:1,16,1280 ip_adapter.1.to_k_ip.weight:640,2048", MODEL_IP_ADAPTER, "sdxl", 0, true, ""},
+    {"image_proj.proj.0.weight:8,8 ip_adapter.1.to_k_ip.weight:320,768 ip_adapter.0.to_q_lora.down.weight:4,320",
+     MODEL_IP_ADAPTER, "sd1", 0, false, "IP-Adapter FaceID: not supported"},
+    {"image_proj.proj.0.weight:8,8 image_proj.proj.3.weight:8 ip_adapter.1.to_k_ip.weight:320,768", MODEL_IP_ADAPTER,
+     "sd1", 0, false, "IP-Adapter full-face: not supported"},
+    {"vision_model.embeddings.patch_embedding.weight:1280,3,14,14 visual_projection.weight:1024,1280",
+     MODEL_CLIP_VISION, "clip_vision", MODEL_PART_CLIP_VISION, true, ""},
+    {"control_model.input_hint_block.0.weight:16,3,3,3 difference:1", MODEL_CONTROLNET, "", 0, false,
+     "difference from a model: not supported"},
+    {"conv_first.weight:8,12,3,3 body.0.rdb1.conv1.weight:8,8,3,3 conv_up1.weight:8,8,3,3 conv_up2.weight:8,8,3,3",
+     MODEL_UPSCALER, "esrgan-x2", 0, true, ""},
+    {"conv_first.weight:8,3,3,3 RRDB_trunk.0.RDB1.conv1.weight:8,8,3,3 upconv1.weight:8,8,3,3 upconv2.weight:8,8,3,3",
+     MODEL_UPSCALER, "esrgan-x4", 0, true, ""},
+    {"model.0.weight:8,3,3,3 model.1.sub.0.RDB1.conv1.0.weight:8,8,3,3 model.3.weight:8,8,3,3 model.5.weight:8,8,3,3 "
+     "model.7.weight:3,8,3,3",
+     MODEL_UPSCALER, "esrgan-x2", 0, true, ""},
+    {"conv_first.weight:8,1,3,3 body.0.rdb1.conv1.weight:8,8,3,3", MODEL_UPSCALER, "esrgan", 0, false,
+     "takes 1 channels"},
+    {"body.0.weight:8,3,3,3 body.1.weight:8 body.2.weight:8,8,3,3 body.3.weight:8 body.4.weight:48,8,3,3",
+     MODEL_UPSCALER, "compact-x4", 0, true, ""},
+    {"emb_params:2,768", MODEL_EMBEDDING, "sd1", 0, true, ""},
+    {"emb_params:75,1024", MODEL_EMBEDDING, "sd2", 0, true, ""},
+    {"clip_l:8,768 clip_g:8,1280", MODEL_EMBEDDING, "sdxl", 0, true, ""},
+    {"clip_l:8,768 clip_g:9,1280", MODEL_EMBEDDING, "sdxl", 0, false,
+     "8 vectors for one text encoder, 9 for the other"},
+    {"emb_params:76,768", MODEL_EMBEDDING, "sd1", 0, false, "76 vectors are more than the 75"},
+    {"emb_params:2,2,768", MODEL_EMBEDDING, "sd1", 0, false, "no list of vectors"},
+    {"string_to_param.*:1,768", MODEL_EMBEDDING, "sd1", 0, true, ""},
+    {"string_to_param.a:1,768 string_to_param.b:1,768", MODEL_EMBEDDING, "sd1", 0, false, "2 trained words"},
+    {"<cat>:8", MODEL_EMBEDDING, "sd1", 0, true, ""},
+    {"word:1,1280", MODEL_EMBEDDING, "sdxl-refiner", 0, true, ""},
+    {"decoder.layers.1.weight:8,4,3,3 encoder.layers.0.weight:8,3,3,3", MODEL_TAESD, "taesd", 0, true, ""},
     {"model.layers.0.self_attn.q_proj.weight:8,8 model.layers.0.mlp.gate_proj.weight:8,8", MODEL_LLM, "llm",
      MODEL_PART_LLM, false, "GGUF"},
     {"some.weight:8,8", MODEL_UNKNOWN, "", 0, false, "unknown kind of model"},
@@ -387,6 +538,69 @@ static model_desc describe_with(const char *metadata) {
     tensor_file_close(f);
     buf_free(&b);
     return d;
+}
+
+/* A model of SD 2 whose telling vector is plus and minus this number (F16: 0x2c00 is 0.0625, 0x3000 is 0.125). */
+static model_desc describe_sd2(uint16_t half, const char *metadata) {
+    uint16_t biases[64];
+    for (int i = 0; i < 64; i++) biases[i] = (uint16_t)(half | (i % 2) << 15);
+    st_builder s;
+    buf b;
+    st_init(&s);
+    if (metadata) buf_printf(&s.header, "\"__metadata__\":{%s}", metadata);
+    add_listed(&s, SD2_UNET);
+    st_add(&s, UNET "output_blocks.11.1.transformer_blocks.0.norm1.bias", "F16", "64", biases, sizeof biases);
+    tensor_file_close(finish(&s, &b));
+    char *path = write_temp(&b); /* the index reads headers only: the values come from the file */
+    model_desc d;
+    err e = {0};
+    if (!model_describe_path(path, &d, &e)) fail_msg("%s", e.msg);
+    remove_temp(path);
+    buf_free(&b);
+    return d;
+}
+
+static void prediction_of_sd2(void **state) {
+    (void)state;
+    model_desc d = describe_sd2(0x2c00, NULL);
+    assert_true(d.supported && !d.v_prediction && d.width == 512 && d.height == 512);
+    d = describe_sd2(0x3000, NULL);
+    assert_true(d.supported && d.v_prediction && d.width == 768 && d.height == 768);
+    d = describe_sd2(0x3000, "\"modelspec.prediction_type\":\"epsilon\"");
+    assert_true(!d.v_prediction && d.width == 512);
+    d = describe_sd2(0x2c00, "\"modelspec.prediction_type\":\"v\",\"modelspec.resolution\":\"640x832\"");
+    assert_true(d.v_prediction && d.width == 640 && d.height == 832);
+}
+
+/* SDXL says it with tensors that hold nothing, or with metadata. */
+static void prediction_of_sdxl(void **state) {
+    (void)state;
+    static const struct {
+        const char *marks, *metadata;
+        bool v, zero_snr;
+    } rows[] = {
+        {"", NULL, false, false},
+        {"v_pred:0", NULL, true, false},
+        {"v_pred:0 ztsnr:0", NULL, true, true},
+        {"", "\"modelspec.prediction_type\":\"v\"", true, false},
+        {"", "\"modelspec.prediction_type\":\"epsilon\"", false, false},
+        {"", "\"modelspec.prediction_type\":\"v\",\"mysti.zero_snr\":\"true\"", true, true},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        st_builder s;
+        buf b;
+        st_init(&s);
+        if (rows[i].metadata) buf_printf(&s.header, "\"__metadata__\":{%s}", rows[i].metadata);
+        add_listed(&s, SD2_UNET UNET "label_emb.0.0.weight:8,8");
+        add_listed(&s, rows[i].marks);
+        tensor_file *f = finish(&s, &b);
+        model_desc d;
+        model_describe(f, &d);
+        assert_true(d.supported && d.width == 1024 && d.height == 1024);
+        assert_true(d.v_prediction == rows[i].v && d.zero_snr == rows[i].zero_snr);
+        tensor_file_close(f);
+        buf_free(&b);
+    }
 }
 
 static void native_size(void **state) {
@@ -480,7 +694,8 @@ static void diffusers_folder(void **state) {
         st_init(&s);
         add_listed(&s, parts[i][1]);
         tensor_file_close(finish(&s, &b));
-        put_file(dir, parts[i][0], "b.fp16.safetensors", &b);
+        put_file(dir, parts[i][0], i == 1 ? "diffusion_pytorch_model.bin" : "b.fp16.safetensors", &b);
+        if (i != 1) put_file(dir, parts[i][0], "a_model.bin", &b); /* safetensors is preferred */
         if (i == 0) put_file(dir, parts[i][0], "c.safetensors", &b);
         buf_free(&b);
     }
@@ -489,7 +704,7 @@ static void diffusers_folder(void **state) {
     assert_false(model_describe_path(dir, &d, &e)); /* no model_index.json yet */
     buf json;
     buf_init(&json, 100);
-    buf_puts(&json, "{\"prediction_type\":\"v_prediction\"}");
+    buf_puts(&json, "{\"prediction_type\":\"v_prediction\",\"rescale_betas_zero_snr\":true}");
     put_file(dir, "scheduler", "scheduler_config.json", &json);
     put_file(dir, ".", "model_index.json", &json);
     assert_true(model_is_diffusers_dir(dir));
@@ -498,12 +713,15 @@ static void diffusers_folder(void **state) {
     assert_int_equal(d.layout, MODEL_LAYOUT_DIFFUSERS);
     assert_int_equal(d.parts, MODEL_PART_DIFFUSION | MODEL_PART_VAE | MODEL_PART_CLIP_L);
     assert_int_equal(d.in_channels, 4);
-    assert_true(d.v_prediction && d.supported);
+    assert_true(d.v_prediction && d.zero_snr && d.supported);
     assert_true(d.width == 512 && d.height == 512);
     char *unet = model_diffusers_file(dir, "unet");
     assert_string_equal(path_base(unet), "c.safetensors");
     assert_null(model_diffusers_file(dir, "text_encoder_2"));
     free(unet);
+    char *vae = model_diffusers_file(dir, "vae");
+    assert_string_equal(path_base(vae), "diffusion_pytorch_model.bin");
+    free(vae);
     buf_free(&json);
     char *command = str_fmt("rm -rf '%s'", dir);
     assert_int_equal(system(command), 0);
@@ -512,9 +730,12 @@ static void diffusers_folder(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unet_names), cmocka_unit_test(vae_names),        cmocka_unit_test(other_names),
-        cmocka_unit_test(kinds),      cmocka_unit_test(native_size),      cmocka_unit_test(title_and_examples),
-        cmocka_unit_test(llm_kind),   cmocka_unit_test(diffusers_folder),
+        cmocka_unit_test(unet_names),         cmocka_unit_test(vae_names),
+        cmocka_unit_test(other_names),        cmocka_unit_test(kinds),
+        cmocka_unit_test(native_size),        cmocka_unit_test(title_and_examples),
+        cmocka_unit_test(llm_kind),           cmocka_unit_test(diffusers_folder),
+        cmocka_unit_test(fused_attention),    cmocka_unit_test(prediction_of_sd2),
+        cmocka_unit_test(prediction_of_sdxl),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

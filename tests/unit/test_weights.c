@@ -247,10 +247,68 @@ static void quantised(void **state) {
     assert_true(weights_commit(w, cpu, NULL, NULL, &e));
     assert_int_equal(((const signed char *)q->data)[2 + 3], 3 - 16);
     for (int i = 0; i < 64; i++) assert_true(value_at(c, i) == 0.5f * (float)(i % 32 - 16 + i / 32));
+    /* changed, it is a half precision tensor for as long */
+    float values[64];
+    struct ggml_tensor before = *q;
+    weights_read(w, UNET "q.weight", values);
+    for (int i = 0; i < 64; i++) assert_true(values[i] == value_at(c, i));
+    for (int i = 0; i < 64; i++) values[i] += 0.125f;
+    assert_true(weights_change_bytes(w, UNET "q.weight") >= 128);
+    assert_true(weights_change(w, UNET "q.weight", values, &e));
+    assert_true(q->type == GGML_TYPE_F16 && q->nb[1] == 64 && ggml_nbytes(q) == 128);
+    for (int i = 0; i < 64; i++) assert_true(value_at(q, i) == values[i]);
+    weights_restore(w, UNET "q.weight");
+    assert_memory_equal(q, &before, sizeof before);
     ggml_backend_free(cpu);
     weights_close(w);
     remove_temp(path);
     buf_free(&b);
+}
+
+/* A type of each way of lying in memory: in the file, converted to a vector, converted from bf16, quantised. */
+static void changes_come_and_go(void **state) {
+    (void)state;
+    static const char *const names[] = {UNET "m.weight", UNET "v.bias", UNET "small.weight", UNET "odd.weight"};
+    char *path = main_file();
+    weights *w = open_model(path, NULL);
+    err e = {0};
+    struct ggml_tensor *t[4] = {weights_tensor(w, &e, WEIGHTS_MATRIX, names[0], 2, 3),
+                                weights_tensor(w, &e, WEIGHTS_VECTOR, names[1], 3),
+                                weights_tensor(w, &e, WEIGHTS_CONV, names[2], 3, 3, 2, 2),
+                                weights_tensor(w, &e, WEIGHTS_MATRIX, names[3], 2, 2)};
+    assert_null(weights_committed(w, names[0])); /* not yet */
+    ggml_backend_t cpu = ggml_backend_cpu_init();
+    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    assert_string_equal(weights_committed(w, names[0]), names[0]);
+    assert_null(weights_committed(w, UNET "large.weight"));
+    assert_true(weights_change_bytes(w, names[0]) >= 12); /* in the file: a copy */
+    assert_int_equal(weights_change_bytes(w, names[1]), 0);
+    for (int i = 0; i < 4; i++) {
+        float before[36], values[36];
+        char bytes[36 * sizeof(float)];
+        const int64_t n = ggml_nelements(t[i]);
+        const void *place = t[i]->data;
+        memcpy(bytes, t[i]->data, ggml_nbytes(t[i]));
+        for (int round = 0; round < 2; round++) { /* what is read is the file's, also while it is changed */
+            weights_read(w, names[i], before);
+            for (int64_t k = 0; k < n; k++) values[k] = before[k] + 0.5f + (float)round;
+            assert_true(weights_change(w, names[i], values, &e));
+            for (int64_t k = 0; k < n; k++) assert_true(value_at(t[i], k) == values[k]);
+        }
+        weights_restore(w, names[i]);
+        assert_memory_equal(t[i]->data, bytes, ggml_nbytes(t[i]));
+        assert_ptr_equal(t[i]->data, place);
+        weights_restore(w, names[i]);
+    }
+    float huge[6] = {0, 0, 70000, 0, 0, 0};
+    assert_false(weights_change(w, names[0], huge, &e));
+    assert_non_null(strstr(e.msg, "beyond the range of f16"));
+    weights_restore(w, names[0]);
+    assert_true(value_at(t[0], 2) == 2.5f);
+    assert_true(weights_change(w, names[0], (float[6]){1, 2, 3}, &e)); /* left so at the end */
+    ggml_backend_free(cpu);
+    weights_close(w);
+    remove_temp(path);
 }
 
 /* Copies and conversions go piece by piece: tensors of several pieces, the last one short. */
@@ -317,11 +375,39 @@ static void conversions(void **state) {
     }
 }
 
+/* Every code of both, counted up from zero by the step that the exponent gives: no bit of the codes is looked at.
+ * `steps` numbers lie between two powers of two; the first two rows of them have the same step. */
+static void check_codes(tensor_type type, int steps, float first_step, int finite_codes, bool has_infinity) {
+    unsigned char codes[256];
+    float got[256], value = 0, step = first_step;
+    for (int i = 0; i < 256; i++) codes[i] = (unsigned char)i;
+    tensor_convert_f32(type, codes, got, 256);
+    for (int i = 0; i < 128; i++) {
+        if (i >= 2 * steps && i % steps == 0) step *= 2;
+        if (i < finite_codes) {
+            assert_true(got[i] == value && got[i + 128] == -value);
+            assert_true(signbit(got[i + 128]) && !signbit(got[i]));
+        } else if (i == finite_codes && has_infinity) {
+            assert_true(isinf(got[i]) && got[i] > 0 && isinf(got[i + 128]) && got[i + 128] < 0);
+        } else {
+            assert_true(isnan(got[i]) && isnan(got[i + 128]));
+        }
+        value += step;
+    }
+}
+
+static void f8_codes(void **state) {
+    (void)state;
+    check_codes(TENSOR_F8_E4M3, 8, ldexpf(1, -9), 127, false); /* 0x7e is 448 */
+    check_codes(TENSOR_F8_E5M2, 4, ldexpf(1, -16), 124, true); /* 0x7b is 57344 */
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queries),      cmocka_unit_test(shapes),         cmocka_unit_test(contents),
         cmocka_unit_test(cancelled),    cmocka_unit_test(separate_files), cmocka_unit_test(quantised),
-        cmocka_unit_test(long_tensors), cmocka_unit_test(conversions),
+        cmocka_unit_test(long_tensors), cmocka_unit_test(conversions),    cmocka_unit_test(changes_come_and_go),
+        cmocka_unit_test(f8_codes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -109,11 +109,31 @@ static void health_answers_before_the_engine_is_there(void **state) {
     assert_true(h.ok);
     assert_int_equal(h.pid, proc_pid(b.p));
     assert_string_equal(h.service, "dummy");
-    assert_int_equal(h.state, WORKER_IDLE);
+    assert_int_equal(h.state, WORKER_LOADING); /* a worker that stays so is noticed by its stamp */
     assert_int_equal(h.memory_count, 0);
     assert_true(h.rss > 0);
+    assert_int_equal(bench_health(&b).progress.stamp_ms, h.progress.stamp_ms);
     kill(proc_pid(b.p), SIGTERM);
     expect_exit(&b, 0); /* although the engine does not listen */
+    bench_free(&b);
+}
+
+/* Stuck where it has no job: in a driver that it asks for its memory. The job that comes then shows it. */
+static void an_engine_that_does_not_take_up_its_jobs_is_not_idle(void **state) {
+    (void)state;
+    bench b;
+    bench_start(&b, ARGS("DUMMY_MEMORY=hang"));
+    while (!strstr(buf_str(&b.err_text), "hanging")) bench_turn(&b);
+    worker_health h = bench_health(&b), later;
+    assert_int_equal(h.state, WORKER_IDLE);
+    answer a;
+    http_call *call = bench_send(&b, "POST", "/internal/echo", BENCH_TOKEN, "{}", &a);
+    bench_wait_state(&b, WORKER_BUSY, &h);
+    later = bench_health(&b);
+    assert_int_equal(later.state, WORKER_BUSY);
+    assert_int_equal(later.progress.stamp_ms, h.progress.stamp_ms);
+    http_call_abort(call);
+    answer_free(&a);
     bench_free(&b);
 }
 
@@ -487,6 +507,13 @@ static void a_worker_whose_parent_died_early_does_not_start(void **state) {
     bench_free(&b);
 }
 
+/* The thread sanitizer calls a handler from a frame of its own. */
+#ifdef __SANITIZE_THREAD__
+enum { HANDLER_IS_CALLED_DIRECTLY = 0 };
+#else
+enum { HANDLER_IS_CALLED_DIRECTLY = 1 };
+#endif
+
 static void a_crash_leaves_its_last_words(void **state) {
     (void)state;
     static const struct {
@@ -513,7 +540,8 @@ static void a_crash_leaves_its_last_words(void **state) {
         backtrace_name(buf_str(&last), clock_wall_ms(), &trace);
         const char *culprit = strstr(buf_str(&trace), "run_crash"); /* a static function, or run_crash.cold */
         if (!culprit) fail_msg("no name in: %s, of: %s", buf_str(&trace), buf_str(&last));
-        assert_true(ways[i].number != SIGSEGV || culprit == trace.data); /* nothing of the handler before it */
+        if (HANDLER_IS_CALLED_DIRECTLY && ways[i].number == SIGSEGV)
+            assert_ptr_equal(culprit, trace.data); /* nothing of the handler before it */
         assert_non_null(strstr(culprit, "(worker_dummy.c) [worker_dummy+0x"));
         buf_free(&trace);
         while (!a.done) bench_turn(&b);
@@ -572,6 +600,7 @@ int main(void) {
         cmocka_unit_test(the_token_does_not_stay_in_the_environment),
         cmocka_unit_test(the_token_may_come_as_the_first_line_of_stdin),
         cmocka_unit_test(health_answers_before_the_engine_is_there),
+        cmocka_unit_test(an_engine_that_does_not_take_up_its_jobs_is_not_idle),
         cmocka_unit_test(health_tells_what_the_engine_does),
         cmocka_unit_test(a_stream_arrives_whole_and_in_order),
         cmocka_unit_test(a_slow_reader_slows_the_engine_down),

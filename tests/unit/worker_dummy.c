@@ -1,5 +1,6 @@
 /* worker_dummy.c - a worker whose "engine" counts, waits, floods, fails and crashes on request, for the tests.
- * With DUMMY_INIT=hang its engine never becomes ready; with DUMMY_INIT=fail its initialisation fails. */
+ * With DUMMY_INIT=hang its engine never becomes ready; with DUMMY_INIT=fail its initialisation fails; with
+ * DUMMY_MEMORY=hang it never comes back from looking at its memory when it has nothing to do. */
 #include "worker/worker.h"
 #include "base/buf.h"
 #include "base/log.h"
@@ -198,7 +199,12 @@ static void engine_fini(void *ctx) {
 
 static size_t memory(void *ctx, worker_memory *out, size_t cap) {
     (void)ctx;
+    static int asked;
     if (cap == 0) return 0;
+    if (str_eq(getenv("DUMMY_MEMORY"), "hang") && asked++) {
+        log_info("dummy", "hanging");
+        for (;;) nap();
+    }
     str_copy(out[0].device, sizeof out[0].device, "DUMMY");
     out[0].total = 1000;
     out[0].free = 900;

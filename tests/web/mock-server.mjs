@@ -18,7 +18,7 @@ const TYPES = {
 };
 // The strictest policy the page must live with.
 const CSP =
-  "default-src 'none'; script-src 'self'; style-src 'self'; font-src 'self'; connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+  "default-src 'none'; script-src 'self'; style-src 'self' 'sha256-60LHlRjW/B3CtzIoE/Lf1/NEDvko9efWMFaGVhHu/cs='; font-src 'self'; connect-src 'self'; img-src 'self' data: blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const PROMPTS = [
   'misty mountains at dawn, soft light, layered ridges, aerial perspective',
@@ -66,6 +66,7 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     family,
     quantization,
     title: null,
+    alias: null,
     width: type === 'image' ? 512 : null,
     height: type === 'image' ? 512 : null,
     examples: [],
@@ -100,11 +101,22 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     model('llama-3.2-1b-instruct-q8_0.gguf', 'llm', 'llama', 'q8_0', 1321083008),
     model('demo/writer.gguf', 'llm', 'llama', 'f16', 6e6, { title: 'Demo writer' }),
     model('vae-ft-mse-840000.safetensors', 'vae', 'sd1', 'f32', 334641164),
-    model('loras/detail-tweaker.safetensors', 'lora', 'sd1', 'f16', 37861176),
-    model('t5xxl_fp16.safetensors', 'text_encoder', 't5', 'f16', 9787841024),
-    model('RealESRGAN_x4.pth', 'unknown', null, null, 67040989, {
+    model('loras/detail-tweaker.safetensors', 'lora', 'sd1', 'f16', 37861176, { alias: 'More detail' }),
+    model('loras/watercolour_v2.safetensors', 'lora', 'sd1', 'f16', 151111111),
+    model('embeddings/good-hands.safetensors', 'embedding', 'sd1', 'f32', 24648),
+    model('embeddings/xl-calm.safetensors', 'embedding', 'sdxl', 'f16', 49000),
+    model('loras/sdxl-film.safetensors', 'lora', 'sdxl', 'f16', 228454321, {
       supported: false,
-      reason: 'pickle files are never executed; convert it to safetensors',
+      reason: 'LoRA for Stable Diffusion XL: not supported yet',
+    }),
+    model('t5xxl_fp16.safetensors', 'text_encoder', 't5', 'f16', 9787841024),
+    model('upscalers/RealESRGAN_x4plus.pth', 'upscaler', 'esrgan-x4', 'f32', 67040989),
+    model('upscalers/anime-x2.safetensors', 'upscaler', 'compact-x2', 'f16', 2504012),
+    model('controlnet/control_sd15_canny.safetensors', 'controlnet', 'sd1', 'f16', 722601100),
+    model('controlnet/control_sdxl_depth.safetensors', 'controlnet', 'sdxl', 'f16', 2502139104),
+    model('odd.ckpt', 'unknown', null, null, 67040989, {
+      supported: false,
+      reason: "the pickle names 'posix.system', which is not allowed: nothing in it is run",
     }),
   ];
   const worker = () => ({
@@ -166,14 +178,15 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
   function addPicture(params, seed, job, created = Date.now()) {
     const id = ++pictureId;
     const p = { ...params, seed };
+    const by = p.type === 'upscale' ? p.factor : 1;
     const file = `20260102-030405-${id}.png`;
     const entry = {
       id,
       file,
       url: `/outputs/${file}`,
       thumb_url: `/outputs/.thumbs/${file.replace('png', 'webp')}`,
-      width: p.width,
-      height: p.height,
+      width: Math.round(p.width * by * (p.hires?.scale ?? 1)),
+      height: Math.round(p.height * by * (p.hires?.scale ?? 1)),
       seed,
       model: params.model ?? workers.sd.model ?? models[0].id,
       prompt: p.prompt,
@@ -217,7 +230,8 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     const stem = name.replace('.thumbs/', '').replace(/\.\w+$/, '');
     const p = history.find((e) => e.file.startsWith(`${stem}.`));
     if (!p) throw new ApiFailure(404, 'not_found', 'no such file');
-    const scale = thumb ? 192 / Math.max(p.width, p.height) : 1;
+    const small = p.params.type === 'upscale' ? 1 / p.params.factor : 1; // painting millions of pixels takes long here
+    const scale = thumb ? 192 / Math.max(p.width, p.height) : small;
     if (!cache.has(name))
       cache.set(
         name,
@@ -239,10 +253,12 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
   const tell = (j) => emit('job', publicJob(j));
   function createJob(body) {
     const { type = 'txt2img', ...given } = body;
+    if (type === 'upscale') return createUpscale(given);
     if (typeof given.prompt !== 'string') throw new ApiFailure(400, 'invalid', 'prompt: is required', 'prompt');
     if (given.steps !== undefined && !(given.steps >= 1 && given.steps <= 200))
       throw new ApiFailure(400, 'invalid', `steps: ${given.steps} is not between 1 and 200`, 'steps');
     if (!workers.sd.model) throw new ApiFailure(503, 'model_not_loaded', 'no image model is loaded');
+    const { upscale, ...rest } = given;
     const params = {
       negative_prompt: '',
       width: 512,
@@ -252,12 +268,12 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       sampler: 'euler_a',
       scheduler: 'discrete',
       n: 1,
-      ...given,
+      ...rest,
     };
     if (!(params.seed >= 0)) params.seed = Math.floor(Math.random() * 2 ** 32);
     const job = {
       id: `j-${++jobId}`,
-      type,
+      type: upscale ? 'upscale' : type,
       status: 'queued',
       position: 0,
       created_ms: Date.now(),
@@ -265,7 +281,7 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       finished_ms: null,
       phase: null,
       step: 0,
-      steps: params.steps,
+      steps: upscale ? 4 : params.steps,
       image: 0,
       images: params.n,
       step_ms: null,
@@ -275,10 +291,19 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       results: [],
       error: null,
     };
+    if (upscale) Object.assign(params, { ...upscale, from: undefined });
     jobs.push(job);
     tell(job);
     void next();
     return job;
+  }
+  /** The larger picture keeps how the small one was made. */
+  function createUpscale({ image, upscaler, factor }) {
+    const from = history.find((p) => p.file === image);
+    if (!from) throw new ApiFailure(404, 'not_found', `image: there is no '${image}'`, 'image');
+    if (!models.some((m) => m.id === upscaler && m.type === 'upscaler'))
+      throw new ApiFailure(400, 'invalid', `upscaler: there is no '${upscaler}'`, 'upscaler');
+    return createJob({ ...from.params, n: 1, upscale: { type: 'upscale', upscaler, factor, init_image: image, from } });
   }
   function finish(job, status, error = null) {
     Object.assign(job, { status, error, finished_ms: Date.now(), phase: null, eta_ms: null });
@@ -311,11 +336,12 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
         if (!alive()) return;
         job.step++;
         Object.assign(job, {
-          phase: 'sampling',
+          phase: job.type === 'upscale' ? 'upscaling' : 'sampling',
           step_ms: mock.stepMs,
           eta_ms: ((job.images - job.image - 1) * job.steps + job.steps - job.step) * mock.stepMs + 300,
         });
         tell(job);
+        if (job.type === 'upscale') continue;
         const w = Math.round(p.width / 8),
           h = Math.round(p.height / 8);
         emit(
@@ -491,7 +517,10 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       samplers: ['euler', 'euler_a', 'heun', 'dpm++2m'],
       schedulers: ['discrete', 'karras'],
       rngs: ['cuda', 'cpu'],
+      emphases: ['a1111', 'comfy', 'none'],
       formats: ['png', 'jpeg', 'webp'],
+      upscalers: ['latent', 'latent-bicubic', 'lanczos'],
+      mask_fills: ['original', 'fill', 'latent_noise', 'latent_nothing'],
       limits: {},
     }),
     'POST /v1/jobs': (b) => [202, publicJob(createJob(b))],

@@ -64,6 +64,15 @@ async function cancelAll() {
     if (['queued', 'running', 'interrupted'].includes(job.status)) await call('POST', `/v1/jobs/${job.id}/cancel`, {});
 }
 const clean = (page) => assert.deepEqual(page.errors, []);
+/** The newest job, once it is over; it must be one of this prompt. */
+async function over(prompt) {
+  for (;;) {
+    const job = (await call('GET', '/v1/jobs?limit=1')).data[0];
+    const waits = !job || ['queued', 'running', 'interrupted'].includes(job.status);
+    if (!waits && job.params.prompt === prompt) return job;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+}
 
 describe('making a picture', () => {
   it('shows steps, a preview and then the picture; the gallery has it', async () => {
@@ -244,7 +253,10 @@ describe('a crash', () => {
       .waitFor();
     const toasts = await (await over).jsonValue();
     assert.equal(toasts.length, 1, 'one crash, one toast');
-    assert.match(toasts[0], /crashed \(killed by signal 9.*Your picture is not lost: it goes on when the worker is back/s);
+    assert.match(
+      toasts[0],
+      /crashed \(killed by signal 9.*Your picture is not lost: it goes on when the worker is back/s,
+    );
     await page.getByRole('button', { name: /^Alerts: / }).click();
     await page
       .getByText(/image worker crashed/i)
@@ -307,109 +319,65 @@ describe('a crash', () => {
   });
 });
 
-describe('the gallery', () => {
-  async function ensurePictures(page) {
-    if (await pictures()) return;
-    await small(page, 2);
-    await ui(page).prompt.fill('misty mountains');
-    await ui(page).generate.click();
-    await ui(page).result.waitFor();
-  }
-
-  it('opens a picture, walks with the arrows, reuses parameters, deletes', async () => {
+describe('LoRAs', () => {
+  it('are picked from a list, weighed, and taken away; the prompt has them', async () => {
+    for (const job of (await call('GET', '/v1/jobs?limit=50')).data)
+      if (['queued', 'running', 'interrupted'].includes(job.status)) await call('POST', `/v1/jobs/${job.id}/cancel`);
     const page = await open();
-    await ensurePictures(page);
-    await page.getByRole('link', { name: 'Gallery' }).first().click();
-    await page.locator('[data-picture]').first().waitFor();
-    await page.waitForLoadState('networkidle').catch(() => {});
-    await shot(page, 'gallery');
-    await page.locator('[data-picture]').first().click();
-    const viewer = page.getByRole('dialog');
-    await viewer.getByRole('button', { name: 'Use parameters' }).waitFor();
-    await viewer.locator('.stage img').evaluate((img) => img.decode());
-    await shot(page, 'gallery-viewer');
-    const text = await viewer.locator('section').first().locator('p').textContent();
-    await viewer.getByRole('button', { name: 'Use parameters' }).click();
-    await viewer.waitFor({ state: 'detached' });
-    assert.equal(await ui(page).prompt.inputValue(), text);
-    assert.match(await page.getByLabel('Seed', { exact: true }).inputValue(), /^\d+$/);
-
-    await page.keyboard.press('Alt+2');
-    await page.locator('[data-picture]').first().click();
+    const { prompt, generate, result } = ui(page);
     const had = await pictures();
-    if (had > 1) {
-      const first = await viewer.getByText(/^Picture /).textContent();
-      await page.keyboard.press('ArrowRight');
-      await viewer.getByText(first, { exact: true }).waitFor({ state: 'detached' });
-    }
-    await viewer.getByRole('button', { name: 'Delete' }).click();
-    await page.getByRole('alertdialog').getByRole('button', { name: 'Keep' }).click();
-    assert.equal(await pictures(), had);
-    await viewer.getByRole('button', { name: 'Delete' }).click();
-    await page.getByRole('alertdialog').getByRole('button', { name: 'Delete' }).click();
-    await page.getByText(`${had - 1} picture`).waitFor();
-    assert.equal(await pictures(), had - 1);
-    if (await viewer.isVisible()) await page.keyboard.press('Escape');
-    await viewer.waitFor({ state: 'detached' });
+    const name = real ? 'tiny-lora' : 'detail-tweaker';
+    await small(page, 3);
+    await page.getByRole('spinbutton', { name: 'Pictures' }).fill('1'); // an earlier test may have left more
+    await prompt.fill('a quiet valley');
+    await page.getByRole('button', { name: 'LoRA', exact: true }).click();
+    await page.getByPlaceholder('Find LoRA').fill(real ? 'tiny style' : 'more detail'); // what it calls itself
+    await shot(page, 'lora-picker');
+    await page.getByRole('dialog').getByRole('button', { name }).click();
+    assert.equal(await prompt.inputValue(), `a quiet valley <lora:${name}:1>`);
+    const row = page.locator(`[data-lora="${name}"]`);
+    await row.getByRole('spinbutton', { name }).fill('0.6');
+    await row.getByRole('spinbutton', { name }).blur();
+    assert.equal(await prompt.inputValue(), `a quiet valley <lora:${name}:0.6>`);
+    await row.getByRole('slider').press('ArrowRight');
+    assert.equal(await prompt.inputValue(), `a quiet valley <lora:${name}:0.65>`);
+    assert.deepEqual(await accessibility(page), []);
+    await generate.click();
+    for (let n = 0; n < 600 && (await pictures()) === had; n++) await page.waitForTimeout(50); // the last picture stays until then
+    await result.waitFor();
+    await generate.filter({ hasText: 'Generate' }).waitFor();
+    assert.equal(await pictures(), had + 1);
+    const made = (await call('GET', '/v1/history/images?limit=1')).data[0];
+    assert.equal(made.prompt, `a quiet valley <lora:${name}:0.65>`);
+    await prompt.press('End');
+    await prompt.pressSequentially(' <lora:nobody:1>');
+    await page.locator('[data-lora="nobody"]').getByText('not found').waitFor();
+    await shot(page, 'loras');
+    for (const tag of ['nobody', name]) await page.getByRole('button', { name: `Remove ${tag}` }).click();
+    assert.equal(await prompt.inputValue(), 'a quiet valley');
+    assert.equal(await page.locator('[data-lora]').count(), 0);
     clean(page);
   });
+});
 
-  it('searches, and scrolls without an end', { skip: real && 'needs many pictures' }, async () => {
-    const page = await open({ path: '/gallery', size: { width: 1000, height: 600 } });
-    await page.locator('[data-picture]').first().waitFor();
-    const cards = page.locator('[data-picture]');
-    const total = await pictures();
-    for (let i = 0; i < 300 && (await cards.count()) < total; i++) {
-      await page.locator('.scroll').evaluate((el) => el.scrollTo(0, el.scrollHeight));
-      await page.waitForTimeout(50);
-    }
-    assert.equal(await cards.count(), total);
-    await page.keyboard.press('/');
-    await page.keyboard.type('lighthouse');
-    // The page may search for the first letters while the others are typed: wait for the answer to the whole word.
-    const found = (await call('GET', '/v1/history/images?limit=1&q=lighthouse')).total;
-    assert.ok(found > 1 && found < total);
-    await page.getByText(`${found} pictures`, { exact: true }).waitFor();
-    assert.equal(await cards.count(), found);
-    for (const name of await cards.evaluateAll((all) => all.map((c) => c.getAttribute('aria-label'))))
-      assert.match(name, /lighthouse/);
-    clean(page);
-  });
-
-  it('sends a picture to image to image', async () => {
+describe('embeddings', () => {
+  it('are picked from a list, and their names go into the prompt that was chosen', async () => {
     const page = await open();
-    await ensurePictures(page);
-    await ui(page).result.waitFor();
-    await page.getByRole('button', { name: 'Send to image to image' }).click();
-    await page.getByAltText('The picture to start from').waitFor();
-    await small(page, 4);
-    await ui(page).prompt.fill('the same in winter');
-    await shot(page, 'image-to-image');
-    await ui(page).generate.click();
-    await page.locator('[data-job]').waitFor();
-    await ui(page).generate.filter({ hasText: 'Generate' }).waitFor();
-    const job = (await call('GET', '/v1/jobs?limit=1')).data[0];
-    assert.equal(job.type, 'img2img');
-    assert.equal(job.status, 'done');
-    clean(page);
-  });
-
-  it('reads the parameters of a dropped picture back', async () => {
-    const page = await open();
-    await ensurePictures(page);
-    const picture = (await call('GET', '/v1/history/images?limit=1')).data[0];
-    await page.evaluate(async (url) => {
-      const blob = await (await fetch(url)).blob();
-      const data = new DataTransfer();
-      data.items.add(new File([blob], 'dropped.png', { type: 'image/png' }));
-      dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
-    }, picture.url);
-    const dialog = page.getByRole('dialog', { name: 'This picture carries its parameters' });
-    await dialog.waitFor();
-    await shot(page, 'dropped');
-    await dialog.getByRole('button', { name: 'Use its parameters' }).click();
-    assert.equal(await ui(page).prompt.inputValue(), picture.prompt);
-    assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), String(picture.seed));
+    const { prompt } = ui(page);
+    const picker = page.getByRole('button', { name: 'Embedding', exact: true });
+    if (real) return assert.equal(await picker.count(), 0); // there are none among the tiny models
+    await prompt.fill('a portrait');
+    await picker.click();
+    await page.getByPlaceholder('Find Embedding').fill('hands');
+    await shot(page, 'embedding-picker');
+    assert.deepEqual(await accessibility(page), []);
+    await page.getByRole('dialog').getByRole('button', { name: 'good-hands' }).click();
+    assert.equal(await prompt.inputValue(), 'a portrait, good-hands');
+    await picker.click();
+    await page.getByRole('dialog').getByText('Into the negative').click();
+    await page.getByPlaceholder('Find Embedding').fill('');
+    await page.getByRole('dialog').getByRole('button', { name: 'good-hands' }).click();
+    assert.equal(await page.getByLabel('Negative prompt').inputValue(), 'good-hands');
     clean(page);
   });
 });
@@ -571,5 +539,265 @@ describe('the page', () => {
     } finally {
       await locked.close();
     }
+  });
+});
+
+describe('the gallery', () => {
+  async function ensurePictures(page) {
+    if (await pictures()) return;
+    await small(page, 2);
+    await ui(page).prompt.fill('misty mountains');
+    await ui(page).generate.click();
+    await ui(page).result.waitFor();
+  }
+
+  it('opens a picture, walks with the arrows, reuses parameters, deletes', async () => {
+    const page = await open();
+    await ensurePictures(page);
+    await page.getByRole('link', { name: 'Gallery' }).first().click();
+    await page.locator('[data-picture]').first().waitFor();
+    await page.waitForLoadState('networkidle').catch(() => {});
+    await shot(page, 'gallery');
+    await page.locator('[data-picture]').first().click();
+    const viewer = page.getByRole('dialog');
+    await viewer.getByRole('button', { name: 'Use parameters' }).waitFor();
+    await viewer.locator('.stage img').evaluate((img) => img.decode());
+    await shot(page, 'gallery-viewer');
+    const text = await viewer.locator('section:not([aria-label])').first().locator('p').textContent();
+    await viewer.getByRole('button', { name: 'Use parameters' }).click();
+    await viewer.waitFor({ state: 'detached' });
+    assert.equal(await ui(page).prompt.inputValue(), text);
+    assert.match(await page.getByLabel('Seed', { exact: true }).inputValue(), /^\d+$/);
+
+    await page.keyboard.press('Alt+2');
+    await page.locator('[data-picture]').first().click();
+    const had = await pictures();
+    if (had > 1) {
+      const first = await viewer.getByText(/^Picture /).textContent();
+      await page.keyboard.press('ArrowRight');
+      await viewer.getByText(first, { exact: true }).waitFor({ state: 'detached' });
+    }
+    await viewer.getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('alertdialog').getByRole('button', { name: 'Keep' }).click();
+    assert.equal(await pictures(), had);
+    await viewer.getByRole('button', { name: 'Delete' }).click();
+    await page.getByRole('alertdialog').getByRole('button', { name: 'Delete' }).click();
+    await page.getByText(`${had - 1} picture`).waitFor();
+    assert.equal(await pictures(), had - 1);
+    if (await viewer.isVisible()) await page.keyboard.press('Escape');
+    await viewer.waitFor({ state: 'detached' });
+    clean(page);
+  });
+
+  it('searches, and scrolls without an end', { skip: real && 'needs many pictures' }, async () => {
+    const page = await open({ path: '/gallery', size: { width: 1000, height: 600 } });
+    await page.locator('[data-picture]').first().waitFor();
+    const cards = page.locator('[data-picture]');
+    const total = await pictures();
+    for (let i = 0; i < 300 && (await cards.count()) < total; i++) {
+      await page.locator('.scroll').evaluate((el) => el.scrollTo(0, el.scrollHeight));
+      await page.waitForTimeout(50);
+    }
+    assert.equal(await cards.count(), total);
+    await page.keyboard.press('/');
+    await page.keyboard.type('lighthouse');
+    // The page may search for the first letters while the others are typed: wait for the answer to the whole word.
+    const found = (await call('GET', '/v1/history/images?limit=1&q=lighthouse')).total;
+    assert.ok(found > 1 && found < total);
+    await page.getByText(`${found} pictures`, { exact: true }).waitFor();
+    assert.equal(await cards.count(), found);
+    for (const name of await cards.evaluateAll((all) => all.map((c) => c.getAttribute('aria-label'))))
+      assert.match(name, /lighthouse/);
+    clean(page);
+  });
+
+  it('sends a picture to image to image', async () => {
+    const page = await open();
+    await ensurePictures(page);
+    await ui(page).result.waitFor();
+    await page.getByRole('button', { name: 'Send to image to image' }).click();
+    await page.getByAltText('The picture to start from').waitFor();
+    await small(page, 4);
+    await ui(page).prompt.fill('the same in winter');
+    await shot(page, 'image-to-image');
+    await ui(page).generate.click();
+    await page.locator('[data-job]').waitFor();
+    await ui(page).generate.filter({ hasText: 'Generate' }).waitFor();
+    const job = (await call('GET', '/v1/jobs?limit=1')).data[0];
+    assert.equal(job.type, 'img2img');
+    assert.equal(job.status, 'done');
+    clean(page);
+  });
+
+  it('a mask is painted, erased and taken back, with pointer and keyboard, and goes with the picture', async () => {
+    const page = await open();
+    await ensurePictures(page);
+    await ui(page).result.waitFor();
+    await page.getByRole('button', { name: 'Send to image to image' }).click();
+    await page.getByRole('button', { name: 'Paint a mask' }).click();
+    const canvas = page.getByRole('application', { name: /^Mask/ });
+    await canvas.waitFor();
+    /** How many pixels of the canvas are painted. */
+    const painted = () =>
+      canvas.evaluate((c) => {
+        const { data } = c.getContext('2d').getImageData(0, 0, c.width, c.height);
+        return data.filter((v, i) => i % 4 === 3 && v > 0).length;
+      });
+    const { x, y, width, height } = await canvas.boundingBox();
+    const drag = async (from, to) => {
+      await page.mouse.move(x + width * from, y + height * 0.4);
+      await page.mouse.down();
+      await page.mouse.move(x + width * to, y + height * 0.6, { steps: 4 });
+      await page.mouse.up();
+    };
+    assert.equal(await painted(), 0);
+    await drag(0.2, 0.7);
+    const line = await painted();
+    assert.ok(line > 1000, `${line} pixels`);
+    await page.getByRole('button', { name: 'Eraser' }).click();
+    await drag(0.2, 0.4);
+    const rest = await painted();
+    assert.ok(rest < line && rest > 0, `${rest} of ${line}`);
+    await page.getByRole('button', { name: 'Undo' }).click();
+    assert.equal(await painted(), line);
+    await page.getByRole('button', { name: 'Redo' }).click();
+    assert.equal(await painted(), rest);
+    await page.getByRole('button', { name: 'Clear the mask' }).click();
+    assert.equal(await painted(), 0);
+    await canvas.focus();
+    for (const key of ['b', 'ArrowRight', ' ', 'Shift+ArrowDown', ' ']) await page.keyboard.press(key);
+    const typed = await painted();
+    assert.ok(typed > 1000, `${typed} pixels with the keyboard`);
+    await page.keyboard.press('Control+z');
+    assert.equal(await painted(), 0);
+    await page.keyboard.press('Control+Shift+z');
+    assert.equal(await painted(), typed);
+    await drag(0.3, 0.6);
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'mask');
+    await page.getByRole('button', { name: 'Done' }).click();
+    await page.getByRole('button', { name: 'Change the mask' }).waitFor();
+    await page.getByRole('button', { name: 'Only masked' }).click();
+    await page.getByRole('button', { name: 'Extend the picture' }).click();
+    await page.getByRole('spinbutton', { name: 'Right' }).fill('60');
+    await page.getByRole('spinbutton', { name: 'Right' }).blur();
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'inpaint');
+    await small(page, 4);
+    await ui(page).prompt.fill('the same with a boat');
+    await ui(page).generate.click();
+    const job = await over('the same with a boat');
+    assert.equal(job.status, 'done', JSON.stringify(job.error));
+    assert.equal(job.params.inpaint_area, 'masked');
+    assert.equal(job.params.outpaint.right, 64, 'a multiple of 8');
+    assert.match(job.params.mask, real ? /^upload:/ : /^data:image\/png;base64,/);
+    clean(page);
+  });
+
+  it('hires fix makes a larger picture', async () => {
+    const page = await open();
+    const { prompt, generate } = ui(page);
+    await small(page, 3);
+    await page.getByRole('button', { name: 'Text to image' }).click();
+    await page.getByRole('checkbox', { name: /Hires fix/ }).check();
+    await page.getByRole('spinbutton', { name: 'Enlarge' }).fill('1.5');
+    await page.getByRole('spinbutton', { name: 'Enlarge' }).blur();
+    await page.getByText(`${SIZE * 1.5} × ${SIZE * 1.5}`, { exact: true }).waitFor();
+    if (!real) {
+      await page.getByRole('combobox', { name: 'Upscaler' }).click();
+      await page.getByRole('option', { name: 'RealESRGAN_x4plus' }).click();
+    }
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'hires');
+    await prompt.fill('a tower');
+    await generate.click();
+    const job = await over('a tower');
+    assert.equal(job.status, 'done', JSON.stringify(job.error));
+    assert.deepEqual(job.params.hires, {
+      scale: 1.5,
+      strength: 0.7,
+      ...(real ? { upscaler: 'latent' } : { upscaler: 'upscalers/RealESRGAN_x4plus.pth', steps: 0 }),
+    });
+    assert.equal(job.results[0].width, SIZE * 1.5);
+    clean(page);
+  });
+
+  it('a ControlNet follows a dropped picture', async () => {
+    const page = await open();
+    await small(page, 3);
+    await page.getByRole('button', { name: 'Text to image' }).click();
+    await page.getByRole('button', { name: 'ControlNet', exact: true }).click();
+    const field = page.getByRole('button', { name: 'Choose a picture to follow' });
+    await field.waitFor();
+    await field.evaluate(async (target) => {
+      const canvas = new OffscreenCanvas(64, 64);
+      canvas.getContext('2d').fillRect(16, 16, 32, 32);
+      const data = new DataTransfer();
+      data.items.add(new File([await canvas.convertToBlob()], 'square.png', { type: 'image/png' }));
+      target.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
+    });
+    await page.getByAltText('The picture that the ControlNet follows').waitFor();
+    assert.equal(await page.getByAltText('The picture to start from').count(), 0, 'it is no start of image to image');
+    await page.getByRole('spinbutton', { name: 'Control weight' }).fill('0.8');
+    await page.getByRole('spinbutton', { name: 'Control weight' }).blur();
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'controlnet');
+    await ui(page).prompt.fill('a house with a square roof');
+    await ui(page).generate.click();
+    const job = await over('a house with a square roof');
+    assert.equal(job.status, 'done', JSON.stringify(job.error));
+    const [one] = job.params.controlnet;
+    assert.deepEqual([one.weight, one.preprocessor], [0.8, 'canny']);
+    assert.match(one.image, real ? /^upload:/ : /^data:image\/png;base64,/);
+    assert.match(one.model, /^controlnet\//);
+    await page.getByRole('button', { name: 'Remove the control picture' }).click();
+    await ui(page).prompt.fill('a house without one');
+    await ui(page).generate.click();
+    assert.equal((await over('a house without one')).params.controlnet, undefined);
+    clean(page);
+  });
+
+  it('reads the parameters of a dropped picture back', async () => {
+    const page = await open();
+    await ensurePictures(page);
+    const picture = (await call('GET', '/v1/history/images?limit=1')).data[0];
+    await page.evaluate(async (url) => {
+      const blob = await (await fetch(url)).blob();
+      const data = new DataTransfer();
+      data.items.add(new File([blob], 'dropped.png', { type: 'image/png' }));
+      dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
+    }, picture.url);
+    const dialog = page.getByRole('dialog', { name: 'This picture carries its parameters' });
+    await dialog.waitFor();
+    await shot(page, 'dropped');
+    await dialog.getByRole('button', { name: 'Use its parameters' }).click();
+    assert.equal(await ui(page).prompt.inputValue(), picture.prompt);
+    assert.equal(await page.getByLabel('Seed', { exact: true }).inputValue(), String(picture.seed));
+    clean(page);
+  });
+
+  it('enlarges a picture, and says by what', { skip: real && 'the tiny models have no upscaler' }, async () => {
+    const page = await open({ path: '/gallery' });
+    await ensurePictures(page);
+    const before = (await call('GET', '/v1/history/images?limit=1')).data[0];
+    await page.locator(`[data-picture="${before.id}"]`).click();
+    const field = page.getByRole('region', { name: 'Upscale' });
+    await field.getByRole('combobox', { name: 'Upscaler' }).click();
+    await page.getByRole('option', { name: 'anime-x2' }).click();
+    await field.getByRole('button', { name: '4×', exact: true }).click();
+    await field.getByText(`${before.width * 4} × ${before.height * 4}`).waitFor();
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'upscale');
+    await field.getByRole('button', { name: 'Upscale' }).click();
+    let made = before;
+    while (made.id === before.id) made = (await call('GET', '/v1/history/images?limit=1')).data[0];
+    await ui(page).result.waitFor();
+    assert.deepEqual([made.width, made.height, made.params.type], [before.width * 4, before.height * 4, 'upscale']);
+    await ui(page).result.click();
+    const viewer = page.getByRole('dialog');
+    await viewer.getByText('anime-x2').first().waitFor();
+    await viewer.getByRole('button', { name: 'Use parameters' }).click(); // those of the small one
+    assert.equal(await page.getByLabel('Width', { exact: true }).inputValue(), String(before.params.width));
+    clean(page);
   });
 });

@@ -1,6 +1,8 @@
-"""Stable Diffusion 1.x's networks in plain PyTorch, written from the papers (Rombach et al. 2022; Radford et al. 2021) with
-the original checkpoint's parameter names, as an independent reference. Shapes are arguments throughout."""
+"""Stable Diffusion's networks in plain PyTorch, written from the papers (Rombach et al. 2022; Podell et al. 2023; Radford et
+al. 2021; Cherti et al. 2022) with the original checkpoints' parameter names, as an independent reference. Shapes are
+arguments throughout."""
 import math
+from collections import OrderedDict
 
 import torch
 import torch.nn.functional as F
@@ -90,18 +92,25 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    def __init__(self, c, context, heads, depth=1):
+    """linear: projections of the sequence (SD 2) instead of 1x1 convolutions of the picture (SD 1)."""
+
+    def __init__(self, c, context, heads, depth=1, linear=False):
         super().__init__()
+        project = nn.Linear if linear else lambda i, o: nn.Conv2d(i, o, 1)
+        self.linear = linear
         self.norm = nn.GroupNorm(32, c, eps=1e-6)
-        self.proj_in = nn.Conv2d(c, c, 1)
+        self.proj_in = project(c, c)
         self.transformer_blocks = nn.ModuleList(TransformerBlock(c, context, heads) for _ in range(depth))
-        self.proj_out = nn.Conv2d(c, c, 1)
+        self.proj_out = project(c, c)
 
     def forward(self, x, context):
         n, c, h, w = x.shape
-        y = self.proj_in(self.norm(x)).flatten(2).transpose(1, 2)
+        y = self.norm(x)
+        y = self.proj_in(y.flatten(2).transpose(1, 2)) if self.linear else self.proj_in(y).flatten(2).transpose(1, 2)
         for block in self.transformer_blocks:
             y = block(y, context)
+        if self.linear:
+            return x + self.proj_out(y).transpose(1, 2).reshape(n, c, h, w)
         return x + self.proj_out(y.transpose(1, 2).reshape(n, c, h, w))
 
 
@@ -138,44 +147,72 @@ class Stage(nn.Sequential):
 
 
 class UNet(nn.Module):
-    def __init__(self, width, mult, blocks, attend, context, channels=4, heads=8, depth=1):
+    """heads: per transformer; None for heads of 64 channels. depth: transformer blocks, for all or for each level.
+    label: width of the vector beside the text, 0 without one (SDXL). Distilled networks: down and up are the transformer
+    blocks of each residual block in turn, 0 for none, instead of attend and depth; middle is "whole", "resnet" for one
+    residual block alone, or "none"."""
+
+    def __init__(self, width, mult, blocks, attend, context, channels=4, heads=8, depth=1, linear=False, label=0, down=None,
+                 up=None, middle="whole"):
         super().__init__()
         self.width, emb = width, 4 * width
+        depth = [depth] * len(mult) if isinstance(depth, int) else depth
+        at = [depth[i] if i in attend else 0 for i in range(len(mult))]
+        down = iter(down or [d for d in at for _ in range(blocks)])
+        up = iter(up or [d for d in reversed(at) for _ in range(blocks + 1)])
+
+        def transformers(c, count):
+            return [Transformer(c, context, heads or max(1, c // 64), count, linear)] if count else []
+
         self.time_embed = nn.Sequential(nn.Linear(width, emb), nn.SiLU(), nn.Linear(emb, emb))
+        if label:
+            self.label_emb = nn.Sequential(nn.Sequential(nn.Linear(label, emb), nn.SiLU(), nn.Linear(emb, emb)))
         stages, skips, c = [Stage(nn.Conv2d(channels, width, 3, padding=1))], [width], width
         for level, m in enumerate(mult):
             for _ in range(blocks):
                 parts, c = [UNetResnet(c, m * width, emb)], m * width
-                if level in attend:
-                    parts.append(Transformer(c, context, heads, depth))
+                parts += transformers(c, next(down))
                 stages.append(Stage(*parts))
                 skips.append(c)
             if level + 1 < len(mult):
                 stages.append(Stage(Downsample(c)))
                 skips.append(c)
         self.input_blocks = nn.ModuleList(stages)
-        self.middle_block = Stage(UNetResnet(c, c, emb), Transformer(c, context, heads, depth), UNetResnet(c, c, emb))
+        parts = {"none": 0, "resnet": 1, "whole": 3}[middle]
+        whole = [UNetResnet(c, c, emb), *transformers(c, max(1, depth[-1])), UNetResnet(c, c, emb)]
+        self.middle_block = Stage(*whole[:parts])
         stages = []
         for level, m in reversed(list(enumerate(mult))):
             for j in range(blocks + 1):
                 parts, c = [UNetResnet(c + skips.pop(), m * width, emb)], m * width
-                if level in attend:
-                    parts.append(Transformer(c, context, heads, depth))
+                parts += transformers(c, next(up))
                 if level and j == blocks:
                     parts.append(Upsample(c))
                 stages.append(Stage(*parts))
         self.output_blocks = nn.ModuleList(stages)
         self.out = nn.Sequential(nn.GroupNorm(32, c, eps=1e-5), nn.SiLU(), nn.Conv2d(c, 4, 3, padding=1))
 
-    def forward(self, x, t, context):
-        emb = self.time_embed(timestep_embedding(t, self.width))
+    def forward(self, x, t, context, label=None, deep=None):
+        """deep: a dictionary that keeps what the last block takes from those before it; where it has that already, only
+        the first convolution and the last block are computed (DeepCache)."""
+        emb = self.time_embed(timestep_embedding(t, self.width).to(x.dtype))
+        if label is not None:
+            emb = emb + self.label_emb(label)
+        if deep:
+            skip = self.input_blocks[0](x, emb, context)
+            return self.out(self.output_blocks[-1](torch.cat([deep["x"], skip], dim=1), emb, context))
         skips = []
         for stage in self.input_blocks:
             x = stage(x, emb, context)
             skips.append(x)
         x = self.middle_block(x, emb, context)
         for stage in self.output_blocks:
-            x = stage(torch.cat([x, skips.pop()], dim=1), emb, context)
+            skip = skips.pop()
+            if x.shape[-2:] != skip.shape[-2:]:  # a size that cannot be halved, as A1111 takes it
+                x = F.interpolate(x, skip.shape[-2:], mode="nearest")
+            if deep is not None and not skips:
+                deep["x"] = x
+            x = stage(torch.cat([x, skip], dim=1), emb, context)
         return self.out(x)
 
 
@@ -291,10 +328,9 @@ class Decoder(nn.Module):
 
 
 class Vae(nn.Module):
-    scale = 0.18215
-
-    def __init__(self, width, mult, blocks, zc=4):
+    def __init__(self, width, mult, blocks, zc=4, scale=0.18215):
         super().__init__()
+        self.scale = scale
         self.encoder, self.decoder = Encoder(width, mult, blocks, zc), Decoder(width, mult, blocks, zc)
         self.quant_conv, self.post_quant_conv = nn.Conv2d(2 * zc, 2 * zc, 1), nn.Conv2d(zc, zc, 1)
 
@@ -350,9 +386,69 @@ class Clip(nn.Module):
         self.encoder.layers = nn.ModuleList(ClipLayer(width, heads) for _ in range(layers))
         self.final_layer_norm = nn.LayerNorm(width)
 
-    def forward(self, tokens, skip=1):
-        """tokens: [chunks, 77]; skip 1 takes the last layer's output."""
+    def hidden(self, tokens, skip=1):
+        """tokens: [chunks, 77]; skip 1 takes the last layer's output. Not normed."""
         x = self.embeddings.token_embedding(tokens) + self.embeddings.position_embedding.weight
         for layer in self.encoder.layers[: len(self.encoder.layers) - (skip - 1)]:
             x = layer(x)
-        return self.final_layer_norm(x)
+        return x
+
+    def forward(self, tokens, skip=1):
+        return self.final_layer_norm(self.hidden(tokens, skip))
+
+
+class OpenClipBlock(nn.Module):
+    def __init__(self, c, heads):
+        super().__init__()
+        self.ln_1, self.ln_2 = nn.LayerNorm(c), nn.LayerNorm(c)
+        self.attn = nn.MultiheadAttention(c, heads, batch_first=True)
+        self.mlp = nn.Sequential(OrderedDict(c_fc=nn.Linear(c, 4 * c), gelu=nn.GELU(), c_proj=nn.Linear(4 * c, c)))
+
+    def forward(self, x, mask):
+        h = self.ln_1(x)
+        x = x + self.attn(h, h, h, need_weights=False, attn_mask=mask)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class OpenClip(nn.Module):
+    """The text tower of OpenCLIP, whose attention keeps query, key and value in one matrix. pooled: width of the vector
+    that says the whole text; 0 leaves its projection out."""
+
+    def __init__(self, width, layers, heads, vocabulary=49408, positions=77, pooled=0):
+        super().__init__()
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(positions, width))
+        self.transformer = Half()
+        self.transformer.resblocks = nn.ModuleList(OpenClipBlock(width, heads) for _ in range(layers))
+        self.ln_final = nn.LayerNorm(width)
+        if pooled:
+            self.text_projection = nn.Parameter(torch.zeros(width, pooled))
+
+    def pooled(self, tokens):
+        """The last layer at the end of the first chunk, which is its largest token: [1, pooled]. A learned word's vectors,
+        which stand behind the vocabulary, are no tokens."""
+        x = self.ln_final(self.hidden(tokens[:1], 1))
+        return x[:, int(tokens[0].masked_fill(tokens[0] > 49407, 0).argmax())] @ self.text_projection
+
+    def hidden(self, tokens, skip):
+        """tokens: [chunks, 77]; the output of the last layer but skip - 1, not normed."""
+        x = self.token_embedding(tokens) + self.positional_embedding
+        mask = torch.full((tokens.shape[1],) * 2, -math.inf, dtype=x.dtype).triu(1)
+        for block in self.transformer.resblocks[: len(self.transformer.resblocks) - (skip - 1)]:
+            x = block(x, mask)
+        return x
+
+    def forward(self, tokens, skip=2):
+        """The context of Stable Diffusion 2."""
+        return self.ln_final(self.hidden(tokens, skip))
+
+
+def size_label(numbers, width=256):
+    """Each number as a timestep is embedded, one behind the other: [1, width * len(numbers)]"""
+    return torch.cat([timestep_embedding(torch.tensor([float(n)], dtype=torch.float64), width) for n in numbers], dim=-1)
+
+
+def padded(tokens, end=49407):
+    """OpenCLIP's padding: zeros behind the first end token of each chunk. tokens: [chunks, 77]."""
+    ended = (tokens == end).long().cumsum(-1)
+    return torch.where((ended > 0) & ~((tokens == end) & (ended == 1)), torch.zeros_like(tokens), tokens)

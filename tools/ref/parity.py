@@ -21,7 +21,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 import clip_bpe
+import loras
 import networks
 
 # --- weights and files ------------------------------------------------------------------------------------------------
@@ -151,6 +153,14 @@ def layers(m):
 SMALL = np.float32(0.002)  # a variance near the norms' epsilons, so that a wrong epsilon shows
 
 
+def transformer(m, tag, width, net, context, half=False):
+    about = m.network(net, "block.", half)
+    for name, scale in (("", 1), ("small_", SMALL)):
+        x, c = m.randn(2, width, 4, 6) * scale, m.randn(2, 9, context)
+        m.save(f"unet_transformer_{name}{tag}", "unet_transformer", {"x": x, "context": c}, {"y": net(tt(x), tt(c))},
+               channels=width, **about)
+
+
 def blocks(m, tag, width, context, half=False):
     out = 2 * width
     for name, i, o in (("same", width, width), ("wider", width, out)):
@@ -159,12 +169,7 @@ def blocks(m, tag, width, context, half=False):
         x, emb = m.randn(2, i, 4, 6) * (SMALL if name == "same" else 1), m.randn(2, 4 * width)
         m.save(f"unet_resnet_{name}_{tag}", "unet_resnet", {"x": x, "emb": F.silu(tt(emb)).numpy()},
                {"y": net(tt(x), tt(emb))}, channels=i, **about)
-    net = networks.Transformer(width, context, 8, depth=2)
-    about = m.network(net, "block.", half)
-    for name, scale in (("", 1), ("small_", SMALL)):
-        x, c = m.randn(2, width, 4, 6) * scale, m.randn(2, 9, context)
-        m.save(f"unet_transformer_{name}{tag}", "unet_transformer", {"x": x, "context": c}, {"y": net(tt(x), tt(c))},
-               channels=width, **about)
+    transformer(m, tag, width, networks.Transformer(width, context, 8, depth=2), context, half)
     for name, i, o in (("same", width, width), ("wider", width, out)):
         net = networks.VaeResnet(i, o)
         about = m.network(net, "block.", half)
@@ -181,7 +186,11 @@ def unet(m, tag, h, w, tokens, half=False, **shape):
     about = m.network(net, "model.diffusion_model.", half)
     x, c = m.randn(2, shape.get("channels", 4), h, w), m.randn(2, tokens, shape["context"])
     t = m.rng.uniform(0, 999, 2).astype(np.float32)
-    m.save(f"unet_{tag}", "unet", {"x": x, "t": t, "context": c}, {"y": net(tt(x), tt(t), tt(c))}, **about)
+    inputs, label = {"x": x, "t": t, "context": c}, None
+    if "label" in shape:
+        inputs["label"] = m.randn(2, shape["label"])
+        label = tt(inputs["label"])
+    m.save(f"unet_{tag}", "unet", inputs, {"y": net(tt(x), tt(t), tt(c), label)}, **about)
 
 
 def vae(m, tag, h, w, half=False, **shape):
@@ -204,6 +213,27 @@ def emphasized(z, weights):
     return torch.stack(out)
 
 
+def from_empty(encode, tokens, weights):
+    """ComfyUI's: each row along the line from the same row of an empty text. encode: [chunks, 77] -> [chunks, 77, width]"""
+    z, empty = encode(tokens), encode(torch.tensor([[clip_bpe.BOS] + [clip_bpe.EOS] * 76]))
+    return (z - empty) * weights[..., None] + empty
+
+
+def comfy_clips(m):
+    """Its way of weights, for each kind of encoder."""
+    for form, net, place in (("sd1", networks.Clip(48, 3, 1), "cond_stage_model.transformer.text_model."),
+                             ("sd2", networks.OpenClip(64, 3, 1), "cond_stage_model.model."),
+                             ("sdxl_g", networks.OpenClip(64, 3, 1, pooled=24), "conditioner.embedders.1.model.")):
+        about = m.network(net, place, False)
+        tokens, weights = ending_chunks(m, 2)
+        encode = {"sd1": lambda x: net(x), "sd2": lambda x: net(networks.padded(x)),
+                  "sdxl_g": lambda x: net.hidden(networks.padded(x), 2)}[form]
+        outputs = {"z": from_empty(encode, tt(tokens).long(), tt(weights)).reshape(2 * 77, -1)}
+        if form == "sdxl_g":
+            outputs["pooled"] = net.pooled(networks.padded(tt(tokens).long()))
+        m.save(f"clip_comfy_{form}", "clip", {"tokens": tokens, "weights": weights}, outputs, skip=1, form=form, emphasis="comfy", **about)
+
+
 def clip(m, tag, width, layers, heads, skip, chunks, half=False):
     net = networks.Clip(width, layers, heads)
     about = m.network(net, "cond_stage_model.transformer.text_model.", half)
@@ -212,10 +242,105 @@ def clip(m, tag, width, layers, heads, skip, chunks, half=False):
     weights = np.where(m.rng.random((chunks, 77)) < 0.2, m.rng.uniform(0.5, 1.6, (chunks, 77)), 1.0).astype(np.float32)
     z = emphasized(net(tt(tokens).long(), skip), tt(weights))
     m.save(f"clip_{tag}", "clip", {"tokens": tokens, "weights": weights}, {"z": z.reshape(chunks * 77, width)},
-           skip=skip, **about)
+           skip=skip, form="sd1", **about)
 
 
-def make(folder, seed):
+def ending_chunks(m, chunks):
+    """Chunks that end somewhere, and one that is full; and weights."""
+    tokens = m.rng.integers(0, 49406, (chunks, 77)).astype(np.int32)
+    tokens[:, 0] = clip_bpe.BOS
+    for row in tokens:
+        row[m.rng.integers(1, 77) :] = clip_bpe.EOS
+    tokens[-1, 1:76] = m.rng.integers(0, 49406, 75)
+    return tokens, np.where(m.rng.random((chunks, 77)) < 0.2, m.rng.uniform(0.5, 1.6, (chunks, 77)), 1.0).astype(np.float32)
+
+
+def open_clip(m, tag, width, layers, skip, chunks, half=False):
+    net = networks.OpenClip(width, layers, max(1, width // 64))
+    about = m.network(net, "cond_stage_model.model.", half)
+    tokens, weights = ending_chunks(m, chunks)
+    z = emphasized(net(networks.padded(tt(tokens).long()), max(skip, 2)), tt(weights))
+    m.save(f"clip_sd2_{tag}", "clip", {"tokens": tokens, "weights": weights}, {"z": z.reshape(chunks * 77, width)},
+           skip=skip, form="sd2", **about)
+
+
+def sdxl_clip(m, tag, width, layers, skip, chunks, pooled=0, half=False):
+    """pooled: of the second text encoder's vector; 0 takes the first one. The rows are of the layer before the last, plain."""
+    heads = max(1, width // 64)
+    net = networks.OpenClip(width, layers, heads, pooled=pooled) if pooled else networks.Clip(width, layers, heads)
+    place = "1.model." if pooled else "0.transformer.text_model."
+    about = m.network(net, "conditioner.embedders." + place, half)
+    tokens, weights = ending_chunks(m, chunks)
+    read = networks.padded(tt(tokens).long()) if pooled else tt(tokens).long()
+    outputs = {"z": emphasized(net.hidden(read, max(skip, 2)), tt(weights)).reshape(chunks * 77, width)}
+    if pooled:
+        outputs["pooled"] = net.pooled(read)
+    m.save(f"clip_sdxl_{tag}", "clip", {"tokens": tokens, "weights": weights}, outputs, skip=skip,
+           form="sdxl_g" if pooled else "sdxl_l", **about)
+
+
+def far_vae(m):
+    """Numbers beyond F16's range in the autoencoder's residual stream, with F16 weights."""
+    net = networks.VaeResnet(64, 32)
+    about = m.network(net, "block.", True)
+    x = m.randn(1, 64, 9, 7) * np.float32(2e5)
+    m.save("vae_resnet_far_half", "vae_resnet", {"x": x}, {"y": net(tt(x))}, channels=64, out=32, **about)
+
+
+def sdxl(m):
+    """SDXL's depths and label, the refiner's four levels, and what is distilled from SDXL and from SD 1."""
+    base = dict(heads=None, linear=True)
+    unet(m, "sdxl", 8, 12, 77, width=32, mult=(1, 2, 4), blocks=2, attend=(1, 2), depth=(0, 1, 3), context=40, label=56, **base)
+    unet(m, "refiner", 9, 8, 77, width=32, mult=(1, 2, 3, 3), blocks=1, attend=(1, 2), depth=2, context=24, label=48, **base)
+    unet(m, "ssd", 8, 8, 100, width=32, mult=(1, 2, 4), blocks=2, attend=(), context=40, label=56, down=(0, 0, 1, 1, 2, 2),
+         up=(2, 3, 1, 1, 2, 1, 0, 0, 0), middle="resnet", **base)
+    unet(m, "sdxl_half", 8, 8, 77, half=True, width=64, mult=(1, 2), blocks=1, attend=(1,), depth=2, context=48, label=64, **base)
+    unet(m, "tiny_sd", 8, 12, 77, width=32, mult=(1, 2, 4), blocks=1, attend=(0, 1, 2), context=32, middle="none")
+    sdxl_clip(m, "l", 48, 3, 1, 2)
+    sdxl_clip(m, "l_skip", 128, 4, 3, 1)
+    sdxl_clip(m, "g", 64, 3, 2, 2, pooled=24)
+    sdxl_clip(m, "g_skip", 128, 4, 4, 1, pooled=160)
+    sdxl_clip(m, "g_half", 64, 3, 1, 1, pooled=64, half=True)
+
+
+# --- cases: networks with LoRAs ---------------------------------------------------------------------------------------
+
+
+def with_lora(m, module, about, file, component, half):
+    """Merges a random file into the module, in float64 and rounded once; what the vector has to say of it."""
+    state = {k: v.numpy() for k, v in module.state_dict().items()}
+    name, path = f"loras/{component}_{file}.safetensors", os.path.join(m.folder, "loras")
+    os.makedirs(path, exist_ok=True)
+    tensors = loras.make(m.rng, file, {component: {k: v.shape for k, v in state.items()}})
+    loras.write(os.path.join(m.folder, name), tensors)
+    by = round(m.rng.uniform(0.3, 1.2), 2)
+    state, count = loras.merged(os.path.join(m.folder, name), loras.FILES[file][0], component, state, by)
+    assert count
+    rounded = {k: torch.from_numpy(v.astype(np.float16 if half and v.ndim > 1 else np.float32)).float() for k, v in state.items()}
+    module.load_state_dict(rounded, strict=True)
+    return {**about, "lora": name, f"lora_{component}": by, "lora_te" if component == "unet" else "lora_unet": 0}
+
+
+SMALL_FILES = ("lora", "locon", "ldm", "diffusers", "processor")  # small enough to be recorded
+
+
+def networks_with_loras(m, files):
+    for i, file in enumerate(files):
+        half = i % 4 == 3
+        net = networks.UNet(width=32, mult=(1, 2), blocks=1, attend=(0, 1), context=24)
+        about = with_lora(m, net, m.network(net, "model.diffusion_model.", half), file, "unet", half)
+        x, c, t = m.randn(1, 4, 6, 8), m.randn(1, 77, 24), m.rng.uniform(0, 999, 1).astype(np.float32)
+        m.save(f"unet_lora_{file}", "unet", {"x": x, "t": t, "context": c}, {"y": net(tt(x), tt(t), tt(c))}, **about)
+    for file in ("lora", "loha", "lokr", "peft-dora", "full"):
+        net = networks.Clip(32, 2, 1)
+        about = with_lora(m, net, m.network(net, "cond_stage_model.transformer.text_model.", False), file, "te", False)
+        tokens = m.rng.integers(0, 49408, (1, 77)).astype(np.int32)
+        m.save(f"clip_lora_{file}", "clip", {"tokens": tokens, "weights": np.ones((1, 77), np.float32)},
+               {"z": net(tt(tokens).long()).reshape(77, 32)}, skip=1, form="sd1", **about)
+
+
+def make(folder, seed, lora_files=tuple(loras.FILES)):
+    """New cases go to the end: then the recorded ones before them stay as they are."""
     m = Maker(folder, seed)
     with torch.no_grad():
         layers(m)
@@ -232,6 +357,20 @@ def make(folder, seed):
         clip(m, "skip", 80, 4, 1, 2, 2)
         clip(m, "heads", 128, 3, 2, 1, 1)
         clip(m, "half", 64, 3, 1, 1, 1, half=True)
+        transformer(m, "linear", 192, networks.Transformer(192, 40, 3, depth=2, linear=True), 40)
+        unet(m, "sd2", 8, 12, 77, width=64, mult=(1, 2, 3), blocks=2, attend=(0, 1), context=56, heads=None, linear=True)
+        open_clip(m, "tiny", 32, 3, 1, 2)
+        open_clip(m, "skip", 128, 4, 3, 1)
+        open_clip(m, "half", 64, 3, 2, 1, half=True)
+        with_loras = Maker(folder, seed + 1)
+        networks_with_loras(with_loras, lora_files)
+        xl = Maker(folder, seed + 2)
+        sdxl(xl)
+        far = Maker(folder, seed + 3)
+        far_vae(far)
+        comfy = Maker(folder, seed + 4)
+        comfy_clips(comfy)
+    m.files += with_loras.files + xl.files + far.files + comfy.files
     return m
 
 
@@ -281,7 +420,7 @@ def check_tokenizer(program, vocabulary, seed):
 
 
 def record(folder, seed, vocabulary):
-    m = make(folder, seed)
+    m = make(folder, seed, SMALL_FILES)
     with open(os.path.join(folder, "tokens.txt"), "w", encoding="utf-8") as f:
         for prompt, tokens in tokenizer_vectors(vocabulary, seed, 200):
             f.write(prompt + "\n" + " ".join(map(str, tokens)) + "\n")

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { bytes, duration, errorText, modelTitle } from '@/lib/format';
+import { addTag, readTags, removeTag, setWeight, tagsOf, withLoras, withoutTags, writeTag } from '@/lib/loras';
 import { carryOver, onGrid, shapeOf, SHAPES, SCALES, sized } from '@/lib/sizes';
 import { adjustWeight } from '@/lib/weights';
 
@@ -19,6 +20,37 @@ describe('weights', () => {
   it('stays between 0.1 and 2', () => {
     expect(adjustWeight('(x:2)', 1, 2, 0.1).text).toBe('(x:2)');
     expect(adjustWeight('(x:0.1)', 1, 2, -0.1).text).toBe('(x:0.1)');
+  });
+});
+
+describe('LoRA tags', () => {
+  it('are read as A1111 does', () => {
+    const text = 'a <lora:one> b <lora:two words:0.8>,<lyco:x:-1:.5> <lora:n:te=0.25:unet=2> <hypernet:y:1> <lora:>';
+    expect(readTags(text).map(({ name, te, unet }) => [name, te, unet])).toEqual([
+      ['one', 1, 1],
+      ['two words', 0.8, 0.8],
+      ['x', -1, 0.5],
+      ['n', 0.25, 2],
+    ]);
+    expect(readTags(text).map((t) => text.slice(t.start, t.end))[1]).toBe('<lora:two words:0.8>');
+  });
+  it('are added, weighed and removed where they stand', () => {
+    let text = addTag('a cat ', writeTag('x', 1));
+    expect(text).toBe('a cat <lora:x:1>');
+    text = addTag(text, writeTag('y', 0.5, 0.25));
+    expect(text).toBe('a cat <lora:x:1> <lora:y:0.5:0.25>');
+    text = setWeight(text, readTags(text)[0]!, 0.6);
+    expect(text).toBe('a cat <lora:x:0.6> <lora:y:0.5:0.25>');
+    expect(removeTag(text, readTags(text)[0]!)).toBe('a cat <lora:y:0.5:0.25>');
+    expect(addTag('', '<lora:x:1>')).toBe('<lora:x:1>');
+    expect([withoutTags(text), tagsOf(text)]).toEqual(['a cat', '<lora:x:0.6> <lora:y:0.5:0.25>']);
+    expect([withoutTags('none'), tagsOf('none')]).toEqual(['none', '']);
+  });
+  it('say what a list said', () => {
+    expect(withLoras('a', [{ name: 'x', weight: 0.5, te_weight: 0.25 }, { name: 'y' }])).toBe(
+      'a <lora:x:0.25:0.5> <lora:y:1>',
+    );
+    expect(withLoras('a', undefined)).toBe('a');
   });
 });
 

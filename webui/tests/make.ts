@@ -45,6 +45,7 @@ export const makeModel = (id: string, given: Partial<Model> = {}): Model => ({
   family: 'sd1',
   quantization: 'f16',
   title: null,
+  alias: null,
   width: 512,
   height: 512,
   examples: [],

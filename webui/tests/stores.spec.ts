@@ -5,8 +5,11 @@ import type { Alert } from '@/api/types';
 import { defaults, merge, useForm } from '@/stores/form';
 import { useGallery } from '@/stores/gallery';
 import { useJobs } from '@/stores/jobs';
+import { useEmbeddings } from '@/stores/embeddings';
+import { useLoras } from '@/stores/loras';
 import { useModels } from '@/stores/models';
 import { useStudio } from '@/stores/studio';
+import { useUpscalers } from '@/stores/upscalers';
 import { describe as describeWorker, useWorkers } from '@/stores/workers';
 import { makeJob, makeModel, makePicture } from './make';
 import { answer, calls } from './setup';
@@ -198,6 +201,86 @@ describe('models', () => {
     expect(calls[0]?.body).toEqual({ model_id: 'l.gguf', n_ctx: 4096 });
     expect(models.activeLlm?.id).toBe('l.gguf');
     expect(models.activeImage).toBeNull();
+  });
+});
+
+describe('upscaling', () => {
+  it('asks for a job with the picture, and its parameters stay those of the small one', async () => {
+    useModels().list = [
+      makeModel('a.pth', { type: 'upscaler' }),
+      makeModel('b.pth', { type: 'upscaler', supported: false }),
+      makeModel('c.safetensors', { type: 'vae' }),
+    ];
+    expect(useUpscalers().usable).toEqual([{ id: 'a.pth', title: 'a' }]);
+    answer('POST /v1/jobs', makeJob({ type: 'upscale' }));
+    expect(await useStudio().upscale(makePicture(7), 'a.pth', 4)).toBe(true);
+    expect(calls.find((c) => c.path === '/v1/jobs')?.body).toEqual({
+      type: 'upscale',
+      image: '7.png',
+      upscaler: 'a.pth',
+      factor: 4,
+    });
+    const large = makePicture(8, { width: 2048, height: 2048, params: { type: 'upscale', width: 512, height: 512 } });
+    expect(useForm().paramsOf(large)).toMatchObject({ width: 512, height: 512 });
+  });
+});
+
+describe('embeddings', () => {
+  it('are words for either prompt', () => {
+    const form = useForm();
+    const embeddings = useEmbeddings();
+    useModels().list = [
+      makeModel('embeddings/sub/calm.pt', { type: 'embedding' }),
+      makeModel('loud.safetensors', { type: 'embedding', family: 'sdxl' }),
+      makeModel('m.safetensors', { active: true }),
+    ];
+    expect(embeddings.all.map((e) => [e.name, e.fits])).toEqual([
+      ['calm', true],
+      ['loud', false],
+    ]);
+    const [calm, loud] = embeddings.all;
+    embeddings.add(calm!, 'prompt');
+    embeddings.add(loud!, 'prompt');
+    form.fields.negative_prompt = 'bad, ';
+    embeddings.add(calm!, 'negative_prompt');
+    expect([form.fields.prompt, form.fields.negative_prompt]).toEqual(['calm, loud', 'bad, calm']);
+  });
+});
+
+describe('LoRAs', () => {
+  const lora = (id: string, given = {}) => makeModel(id, { type: 'lora', ...given });
+  it('go by their file, or by their path where two files have one name', () => {
+    useModels().list = [
+      lora('loras/a.safetensors', { alias: 'Nice' }),
+      lora('x/b.safetensors'),
+      lora('y/b.safetensors', { family: 'sdxl' }),
+      makeModel('m.safetensors', { active: true }),
+    ];
+    const loras = useLoras();
+    expect(loras.all.map((l) => [l.name, l.fits])).toEqual([
+      ['a', true],
+      ['x/b', true],
+      ['y/b', false],
+    ]);
+    expect(['a', 'Nice', 'loras/a', 'a.safetensors', 'x/b', 'c', 'm'].map(loras.known)).toEqual([
+      ...Array(5).fill(true),
+      false,
+      false,
+    ]);
+  });
+  it('are what the prompt says', () => {
+    const form = useForm();
+    const loras = useLoras();
+    useModels().list = [lora('a.safetensors')];
+    form.fields.prompt = 'cat';
+    loras.add(loras.all[0]!);
+    expect(form.fields.prompt).toBe('cat <lora:a:1>');
+    loras.weigh(loras.tags[0]!, 0.5);
+    expect(form.params().prompt).toBe('cat <lora:a:0.5>');
+    loras.remove(loras.tags[0]!);
+    expect(form.fields.prompt).toBe('cat');
+    form.use({ prompt: 'dog', loras: [{ name: 'a', weight: 0.75 }] });
+    expect(form.fields.prompt).toBe('dog <lora:a:0.75>');
   });
 });
 

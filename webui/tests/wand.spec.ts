@@ -47,6 +47,18 @@ describe('the wand', () => {
     expect(form.fields.prompt).toBe('cat');
     expect(wand.canUndo).toBe(false);
   });
+  it('shows the language model no LoRAs, and keeps them', async () => {
+    const form = useForm();
+    answer('POST /v1/prompt/enhance', new Response(bodyOf(token(' a big'), token(' cat'), 'data: [DONE]\n\n')));
+    form.fields.prompt = 'cat <lora:x:0.5>';
+    await useWand().cast();
+    expect(calls.at(-1)?.body).toMatchObject({ prompt: 'cat' });
+    expect(form.fields.prompt).toBe('a big cat <lora:x:0.5>');
+    form.fields.prompt = '<lora:x:0.5>';
+    const asked = calls.length;
+    await useWand().cast(); // nothing to improve
+    expect(calls.length).toBe(asked);
+  });
   it('keeps the words that came before an error', async () => {
     const form = useForm();
     answer('POST /v1/prompt/enhance', new Response(bodyOf(token('half'), 'data: {"error":{"message":"gone"}}\n\n')));

@@ -5,9 +5,15 @@
 #include "base/file.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "diffusion/load/controlnet_form.h"
+#include "diffusion/load/embedding_form.h"
+#include "diffusion/load/ip_adapter_form.h"
 #include "diffusion/load/name_view.h"
+#include "diffusion/load/tensor_values.h"
+#include "diffusion/load/upscaler_form.h"
 #include "json/json.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,18 +22,18 @@
 #define VAE "first_stage_model."
 #define CLIP_L "cond_stage_model.transformer.text_model."
 #define CLIP_G "conditioner.embedders.1."
-#define OPEN_CLIP "cond_stage_model.model."
-#define REFINER_CLIP "conditioner.embedders.0.model."
 
-enum { SD1_SIDE = 512 };
+/* Widths that tell families apart where nothing else does. */
+enum { CLIP_L_WIDTH = 768, CLIP_H_WIDTH = 1024, CLIP_G_WIDTH = 1280 };
 
-static const char SUPPORTED[] = "supported: Stable Diffusion 1.x";
+static const char SUPPORTED[] = "supported: Stable Diffusion 1.x, 2.x and XL";
 
 /* --- text --- */
 
 const char *model_kind_name(model_kind kind) {
-    static const char *const NAMES[] = {"unknown",      "checkpoint", "diffusion_model", "vae",      "taesd",    "lora",
-                                        "text_encoder", "llm",        "controlnet",      "upscaler", "embedding"};
+    static const char *const NAMES[] = {
+        "unknown", "checkpoint", "diffusion_model", "vae",       "taesd",      "lora",       "text_encoder",
+        "llm",     "controlnet", "upscaler",        "embedding", "ip_adapter", "clip_vision"};
     return NAMES[kind];
 }
 
@@ -52,17 +58,24 @@ const char *model_part_name(model_part part) {
         return "llm";
     case MODEL_PART_CLIP_VISION:
         return "clip_vision";
+    case MODEL_PART_CLIP_H:
+        return "clip_h";
     }
     return "?";
 }
 
-/* What people call a family. */
-static const char *family_title(const char *family) {
+const char *model_family_title(const char *family) {
     static const char *const TITLES[][2] = {
         {"sd1", "Stable Diffusion 1.x"},
         {"sd2", "Stable Diffusion 2.x"},
+        {"sd2-unclip", "Stable Diffusion 2.1 unCLIP"},
+        {"sd2-upscaler", "Stable Diffusion x4 upscaler"},
         {"sdxl", "Stable Diffusion XL"},
         {"sdxl-refiner", "SDXL refiner"},
+        {"playground", "Playground 2.5"},
+        {"cosxl", "CosXL"},
+        {"svd", "Stable Video Diffusion"},
+        {"zero123", "Zero123"},
         {"sd3", "Stable Diffusion 3"},
         {"flux", "Flux"},
         {"chroma", "Chroma"},
@@ -157,37 +170,39 @@ static const char *family_by_context(int64_t width) {
     return width == 1024 ? "sd2" : width == 2048 ? "sdxl" : "sd1";
 }
 
-/* The first tensor with `part` in its name. */
-static const tensor_info *find_part(const name_view *v, const char *part) {
-    for (size_t i = 0; i < tensor_file_count(v->file); i++)
-        if (v->names[i] && strstr(v->names[i], part)) return tensor_file_at(v->file, i);
-    return NULL;
+/* What kohya's trainer writes down; "" when it says nothing. */
+static const char *lora_family_said(const tensor_file *f) {
+    static const char *const VERSIONS[][2] = {
+        {"sdxl_", "sdxl"}, {"sd_v1", "sd1"}, {"sd_v2", "sd2"}, {"sd3", "sd3"}, {"flux", "flux"}};
+    const char *text = "";
+    tensor_file_meta_str(f, "ss_base_model_version", &text);
+    for (size_t i = 0; i < sizeof VERSIONS / sizeof *VERSIONS; i++)
+        if (str_starts(text, VERSIONS[i][0])) return VERSIONS[i][1];
+    return "";
 }
 
 static const char *lora_family(const name_view *v) {
     if (name_view_has_part(v, "double_blocks") || name_view_has_part(v, "single_transformer_blocks")) return "flux";
     if (name_view_has_part(v, "joint_blocks")) return "sd3";
-    if (name_view_has_prefix(v, "lora_te2_")) return "sdxl";
+    if (name_view_has_prefix(v, "lora_te2_") || name_view_has_prefix(v, CLIP_G)) return "sdxl";
     static const char *const KEYS[] = {"attn2_to_k.lora_down", "attn2.to_k.lora_A", "attn2.to_k.lora.down",
-                                       "attn2_to_k.hada_w1_b"};
+                                       "attn2_to_k.hada_w1_b", "attn2_to_k.diff",   "attn2.processor.to_k_lora.down",
+                                       "attn2.to_k.lora_down"};
     for (size_t i = 0; i < sizeof KEYS / sizeof *KEYS; i++) {
-        const tensor_info *t = find_part(v, KEYS[i]);
+        const tensor_info *t = name_view_find_part(v, KEYS[i]);
         if (t) return family_by_context(t->ne[0]);
     }
-    return "sd1";
+    const char *said = lora_family_said(v->file);
+    return said[0] ? said : "sd1";
 }
 
 static bool is_lora(const name_view *v) {
-    static const char *const PARTS[] = {".lora_up.", ".lora_down.", ".lora_A.", ".lora_B.",
-                                        ".lora.up.", ".lora.down.", ".hada_w1", ".lokr_w"};
+    static const char *const PARTS[] = {".lora_up.",   ".lora_down.", ".lora_A.",    ".lora_B.", ".lora.up.",
+                                        ".lora.down.", "_lora.up.",   "_lora.down.", ".hada_w1", ".lokr_w"};
+    if (name_view_has_prefix(v, "lora_unet_") || name_view_has_prefix(v, "lora_te")) return true;
     for (size_t i = 0; i < sizeof PARTS / sizeof *PARTS; i++)
         if (name_view_has_part(v, PARTS[i])) return true;
     return false;
-}
-
-static bool is_controlnet(const name_view *v) {
-    return name_view_has_prefix(v, "control_model.") || name_view_has_part(v, "controlnet_cond_embedding.") ||
-           name_view_has_part(v, "controlnet_blocks.") || name_view_has_part(v, "input_hint_block.");
 }
 
 static bool has_conv(const name_view *v, const char *name) {
@@ -195,34 +210,66 @@ static bool has_conv(const name_view *v, const char *name) {
     return t && t->n_dims == 4;
 }
 
-static bool is_upscaler(const name_view *v) {
-    return has_conv(v, "model.1.sub.0.RDB1.conv1.0.weight") || has_conv(v, "body.0.rdb1.conv1.weight") ||
-           has_conv(v, "RRDB_trunk.0.RDB1.conv1.weight");
+/* Its factor belongs to the family: "esrgan-x4". */
+static bool describe_upscaler(const tensor_file *f, model_desc *d) {
+    upscaler_form form;
+    err why = {0};
+    const bool ok = upscaler_form_read(f, &form, &why);
+    if (form.kind == UPSCALER_NONE) return false;
+    set_kind(d, MODEL_UPSCALER, "", 0);
+    const char *name = form.kind == UPSCALER_RRDB ? "esrgan" : "compact";
+    snprintf(d->family, sizeof d->family, ok ? "%s-x%d" : "%s", name, form.scale);
+    if (!ok) str_copy(d->reason, sizeof d->reason, why.msg);
+    return true;
 }
 
-static bool is_embedding(const name_view *v) {
-    size_t n = tensor_file_count(v->file);
-    if (name_view_find(v, "emb_params")) return true;
-    return n <= 2 && (name_view_find(v, "clip_l") || name_view_find(v, "clip_g"));
+static bool describe_controlnet(const tensor_file *f, model_desc *d) {
+    controlnet_form form;
+    err why = {0};
+    const bool ok = controlnet_form_read(f, &form, &why);
+    if (!form.is_controlnet) return false;
+    set_kind(d, MODEL_CONTROLNET, form.family, 0);
+    if (!ok) str_copy(d->reason, sizeof d->reason, why.msg);
+    return true;
+}
+
+/* Some hold LoRAs, too. */
+static bool describe_ip_adapter(const tensor_file *f, model_desc *d) {
+    ip_adapter_form form;
+    err why = {0};
+    const bool ok = ip_adapter_form_read(f, &form, &why);
+    if (!form.is_ip_adapter) return false;
+    set_kind(d, MODEL_IP_ADAPTER, form.family, 0);
+    if (!ok) str_copy(d->reason, sizeof d->reason, why.msg);
+    return true;
+}
+
+static bool describe_embedding(const tensor_file *f, model_desc *d) {
+    embedding_form form;
+    err why = {0};
+    if (!embedding_form_is(f)) return false;
+    const bool ok = embedding_form_read(f, &form, &why);
+    set_kind(d, MODEL_EMBEDDING, embedding_form_family(&form), 0);
+    if (!ok) str_copy(d->reason, sizeof d->reason, why.msg);
+    return true;
 }
 
 /* The tiny VAE is a plain list of layers: with the halves' names in front, or one half alone. */
 static bool is_taesd(const name_view *v) {
     return has_conv(v, "encoder.layers.0.weight") || has_conv(v, "decoder.layers.1.weight") ||
-           has_conv(v, "taesd_decoder.1.weight") || has_conv(v, "decoder.1.weight") ||
+           has_conv(v, "decoder.layers.0.weight") || has_conv(v, "taesd_decoder.1.weight") ||
+           has_conv(v, "decoder.1.weight") ||
            (has_conv(v, "3.conv.0.weight") && (has_conv(v, "1.weight") || has_conv(v, "0.weight")));
 }
 
 static bool describe_small(const name_view *v, model_desc *d) {
     d->layout = MODEL_LAYOUT_BARE;
-    if (is_lora(v))
+    if (describe_ip_adapter(v->file, d))
+        return true;
+    else if (is_lora(v))
         set_kind(d, MODEL_LORA, lora_family(v), 0);
-    else if (is_controlnet(v))
-        set_kind(d, MODEL_CONTROLNET, "", 0);
-    else if (is_upscaler(v))
-        set_kind(d, MODEL_UPSCALER, "esrgan", 0);
-    else if (is_embedding(v))
-        set_kind(d, MODEL_EMBEDDING, "", 0);
+    else if (describe_controlnet(v->file, d) || describe_upscaler(v->file, d) || describe_embedding(v->file, d))
+        return true;
     else if (is_taesd(v))
         set_kind(d, MODEL_TAESD, "taesd", 0);
     else
@@ -258,14 +305,29 @@ static const char *transformer_family(const name_view *v) {
     return NULL;
 }
 
-/* SDXL takes size and crop as an extra embedding; SD 2 differs from 1 in its text encoder and, where that is missing,
- * in the width of its context. */
+/* A UNet with an embedding beside the text: of size and crop in SDXL (as wide as its pooled text and six or five
+ * numbers of 256 channels each), of a picture in unCLIP, of a noise level in the upscaler. */
+static const char *labelled_family(const name_view *v, int64_t context) {
+    const tensor_info *label = name_view_find(v, UNET "label_emb.0.0.weight");
+    const int64_t refiner_rest = 5 * 256;
+    if (!label) return "sd2-upscaler";
+    if (context == CLIP_H_WIDTH) return "sd2-unclip";
+    if (label->ne[0] - context == refiner_rest) return "sdxl-refiner";
+    if (name_view_find(v, "edm_mean")) return "playground";
+    return name_view_find(v, "edm_vpred.sigma_max") ? "cosxl" : "sdxl";
+}
+
+/* SD 2 differs from 1 in linear projections around its transformers and in the width of its context. A matrix is all
+ * that a converter may leave of SD 1's 1x1 convolution. */
 static const char *unet_family(const name_view *v) {
-    if (name_view_has_prefix(v, REFINER_CLIP)) return "sdxl-refiner";
-    const tensor_info *context = find_part(v, ".attn2.to_k.weight");
-    if (name_view_has_prefix(v, UNET "label_emb.")) return context && context->ne[0] == 1280 ? "sdxl-refiner" : "sdxl";
-    if (name_view_has_prefix(v, OPEN_CLIP) || (context && context->ne[0] == 1024)) return "sd2";
-    return "sd1";
+    const tensor_info *key = name_view_find_part(v, ".attn2.to_k.weight");
+    const tensor_info *projection = name_view_find_part(v, ".proj_in.weight");
+    const int64_t context = key ? key->ne[0] : 0;
+    if (name_view_has_part(v, ".time_stack.") || name_view_has_part(v, ".temporal_transformer_blocks.")) return "svd";
+    if (name_view_find(v, "cc_projection.weight")) return "zero123";
+    if (name_view_has_prefix(v, UNET "label_emb.")) return labelled_family(v, context);
+    const bool is_linear = projection && projection->n_dims == 2 && context != CLIP_L_WIDTH;
+    return is_linear || context == CLIP_H_WIDTH ? "sd2" : "sd1";
 }
 
 static void find_diffusion(const name_view *v, model_desc *d) {
@@ -286,11 +348,16 @@ static void find_vae(const name_view *v, model_desc *d) {
     if (!d->family[0]) set_family(d, conv_in && conv_in->ne[2] == 16 ? "flux" : "sd1");
 }
 
+/* Which of the three it is; in a file of its own the width alone tells. */
+static model_part first_text_encoder(const model_desc *d, int64_t width) {
+    if (width == CLIP_G_WIDTH) return MODEL_PART_CLIP_G;
+    return width == CLIP_H_WIDTH || str_eq(d->family, "sd2") ? MODEL_PART_CLIP_H : MODEL_PART_CLIP_L;
+}
+
 static void find_text_encoders(const name_view *v, model_desc *d) {
     const tensor_info *clip = name_view_find(v, CLIP_L "embeddings.token_embedding.weight");
-    if (clip) d->parts |= clip->ne[0] == 1280 ? MODEL_PART_CLIP_G : MODEL_PART_CLIP_L;
-    if (name_view_has_prefix(v, CLIP_G) || name_view_has_prefix(v, OPEN_CLIP) || name_view_has_prefix(v, REFINER_CLIP))
-        d->parts |= MODEL_PART_CLIP_G;
+    if (clip) d->parts |= first_text_encoder(d, clip->ne[0]);
+    if (name_view_has_prefix(v, CLIP_G)) d->parts |= MODEL_PART_CLIP_G;
     if (name_view_has_part(v, "block.0.layer.0.SelfAttention.q.") || name_view_has_prefix(v, "enc.blk.0."))
         d->parts |= MODEL_PART_T5;
     if (name_view_has_prefix(v, "vision_model.")) d->parts |= MODEL_PART_CLIP_VISION;
@@ -301,6 +368,7 @@ static void find_text_encoders(const name_view *v, model_desc *d) {
 static const char *text_family(unsigned parts) {
     return parts & MODEL_PART_T5       ? "t5"
            : parts & MODEL_PART_CLIP_G ? "clip_g"
+           : parts & MODEL_PART_CLIP_H ? "clip_h"
            : parts & MODEL_PART_CLIP_L ? "clip_l"
            : parts & MODEL_PART_LLM    ? "llm"
                                        : "clip_vision";
@@ -308,7 +376,7 @@ static const char *text_family(unsigned parts) {
 
 /* The components found decide the kind. */
 static void name_whole(model_desc *d) {
-    unsigned text = MODEL_PART_CLIP_L | MODEL_PART_CLIP_G | MODEL_PART_T5;
+    unsigned text = MODEL_PART_CLIP_L | MODEL_PART_CLIP_H | MODEL_PART_CLIP_G | MODEL_PART_T5;
     if (d->parts & MODEL_PART_DIFFUSION)
         d->kind = d->parts & (text | MODEL_PART_VAE) ? MODEL_CHECKPOINT : MODEL_DIFFUSION;
     else if (d->parts & MODEL_PART_VAE)
@@ -318,7 +386,7 @@ static void name_whole(model_desc *d) {
     else if (d->parts & MODEL_PART_LLM)
         set_kind(d, MODEL_LLM, "llm", 0);
     else if (d->parts & MODEL_PART_CLIP_VISION)
-        set_family(d, "clip_vision");
+        set_kind(d, MODEL_CLIP_VISION, "clip_vision", MODEL_PART_CLIP_VISION);
 }
 
 static model_layout layout_of(const tensor_file *f) {
@@ -356,29 +424,69 @@ static void read_hints(const tensor_file *f, model_desc *d) {
     const char *text = "";
     if (tensor_file_meta_str(f, "general.name", &text) || tensor_file_meta_str(f, "modelspec.title", &text))
         copy_text(d->name, sizeof d->name, text);
+    if (tensor_file_meta_str(f, "ss_output_name", &text)) copy_text(d->alias, sizeof d->alias, text);
     if (tensor_file_meta_str(f, "mysti.examples", &text)) copy_text(d->examples, sizeof d->examples, text);
     read_resolution(f, d);
-    text = "";
-    tensor_file_meta_str(f, "modelspec.prediction_type", &text);
-    d->v_prediction = str_eq(text, "v") || str_eq(text, "v_prediction") || tensor_file_find(f, "v_pred");
+}
+
+/* --- what the network predicts --- */
+
+/* In the 768 models of SD 2, which predict v, the biases of the last transformer's first norm spread further than in
+ * those that predict the noise: the only trace of it in their weights that other tools know and rely on, too. */
+static bool looks_like_v(const name_view *v) {
+    const tensor_info *t = name_view_find(v, UNET "output_blocks.11.1.transformer_blocks.0.norm1.bias");
+    float biases[512];
+    const size_t n = t ? tensor_values_read(v->file, t, biases, sizeof biases / sizeof *biases) : 0;
+    double sum = 0, squares = 0;
+    for (size_t i = 0; i < n; i++) {
+        sum += (double)biases[i];
+        squares += (double)biases[i] * (double)biases[i];
+    }
+    return n && sqrt(squares / (double)n - sum / (double)n * (sum / (double)n)) > 0.09;
+}
+
+static void find_prediction(const name_view *v, model_desc *d) {
+    const char *type = "";
+    tensor_file_meta_str(v->file, "modelspec.prediction_type", &type);
+    if (tensor_file_find(v->file, "v_pred") || str_eq(type, "v") || str_eq(type, "v_prediction"))
+        d->v_prediction = true;
+    else if (str_empty(type) && str_eq(d->family, "sd2") && d->in_channels == 4)
+        d->v_prediction = looks_like_v(v);
+    const char *told = "";
+    tensor_file_meta_str(v->file, "mysti.zero_snr", &told);
+    d->zero_snr = tensor_file_find(v->file, "ztsnr") || str_eq(told, "true");
 }
 
 /* --- the verdict --- */
+
+static const char *const FAMILIES[] = {"sd1", "sd2", "sdxl", "sdxl-refiner", NULL};
+static const char *const TEXT_ENCODERS[] = {"clip_l", "clip_h", "clip_g", NULL};
+
+static bool is_one_of(const char *name, const char *const *list) {
+    for (; *list; list++)
+        if (str_eq(name, *list)) return true;
+    return false;
+}
+
+/* The pictures a family was trained on, where the file does not say. */
+static void choose_size(model_desc *d) {
+    if (d->width || !(d->parts & MODEL_PART_DIFFUSION)) return;
+    if (str_eq(d->family, "sd1") || str_eq(d->family, "sd2")) d->width = d->height = 512;
+    if (str_eq(d->family, "sd2") && d->v_prediction) d->width = d->height = 768;
+    if (str_starts(d->family, "sdxl")) d->width = d->height = 1024;
+}
 
 static void refuse(model_desc *d, const char *fmt, const char *what) {
     if (!d->reason[0]) snprintf(d->reason, sizeof d->reason, fmt, what, SUPPORTED);
 }
 
 static void judge_unet(model_desc *d) {
-    if (!str_eq(d->family, "sd1"))
-        refuse(d, "%s model: not supported yet; %s", family_title(d->family));
-    else if (d->in_channels == 9)
-        refuse(d, "%s: not supported yet; %s", "inpainting model");
-    else if (d->in_channels == 8)
-        refuse(d, "%s: not supported yet; %s", "instruct-pix2pix model");
+    if (!is_one_of(d->family, FAMILIES))
+        refuse(d, "%s model: not supported yet; %s", model_family_title(d->family));
+    else if (d->in_channels == 5)
+        refuse(d, "%s: not supported yet; %s", "depth model");
     else
         d->supported = true;
-    if (!d->width && str_eq(d->family, "sd1")) d->width = d->height = SD1_SIDE;
 }
 
 /* What can be said of a file whose tensors say nothing. */
@@ -400,21 +508,32 @@ static void judge(const tensor_file *f, model_desc *d) {
         break;
     case MODEL_VAE:
         d->supported = str_eq(d->family, "sd1");
-        if (!d->supported) refuse(d, "VAE of a %s model: not supported yet; %s", family_title(d->family));
+        if (!d->supported) refuse(d, "VAE of a %s model: not supported yet; %s", model_family_title(d->family));
         break;
     case MODEL_TEXT_ENCODER:
-        d->supported = str_eq(d->family, "clip_l");
+        d->supported = is_one_of(d->family, TEXT_ENCODERS);
         if (!d->supported) refuse(d, "text encoder %s: not supported yet; %s", d->family);
+        break;
+    case MODEL_LORA:
+        d->supported = is_one_of(d->family, FAMILIES);
+        if (!d->supported) refuse(d, "LoRA for %s: not supported yet; %s", model_family_title(d->family));
         break;
     case MODEL_LLM:
         d->supported = !f || tensor_file_format(f) == TENSOR_FORMAT_GGUF;
         if (!d->supported) refuse(d, "%s in safetensors: not supported; convert it to GGUF", "language model");
         break;
+    case MODEL_TAESD:
+    case MODEL_CLIP_VISION:
+        d->supported = true;
+        break;
+    case MODEL_UPSCALER:
+    case MODEL_CONTROLNET:
+    case MODEL_EMBEDDING:
+    case MODEL_IP_ADAPTER:
+        d->supported = d->reason[0] == 0;
+        break;
     case MODEL_UNKNOWN:
         judge_unknown(f, d);
-        break;
-    default:
-        refuse(d, "%s: not supported yet; %s", model_kind_name(d->kind));
         break;
     }
 }
@@ -426,13 +545,15 @@ static void describe_tensors(const tensor_file *f, model_desc *d) {
         find_diffusion(&v, d);
         find_vae(&v, d);
         find_text_encoders(&v, d);
+        find_prediction(&v, d);
         name_whole(d);
         d->layout = layout_of(f);
     }
     name_view_free(&v);
 }
 
-void model_describe(const tensor_file *f, model_desc *out) {
+/* All but the verdict, which for a part of a folder is not to be given yet. */
+static void describe(const tensor_file *f, model_desc *out) {
     *out = (model_desc){0};
     sum_up(f, out);
     read_hints(f, out);
@@ -440,6 +561,11 @@ void model_describe(const tensor_file *f, model_desc *out) {
     const char *arch;
     if (out->kind == MODEL_UNKNOWN && tensor_file_meta_str(f, "general.architecture", &arch) && is_image_arch(arch))
         set_kind(out, MODEL_DIFFUSION, arch, MODEL_PART_DIFFUSION);
+}
+
+void model_describe(const tensor_file *f, model_desc *out) {
+    describe(f, out);
+    choose_size(out);
     judge(f, out);
 }
 
@@ -452,16 +578,21 @@ bool model_is_diffusers_dir(const char *path) {
     return ok;
 }
 
-/* Full precision first, then by name, so that the choice does not depend on the order of the folder. */
+/* Safetensors first, then full precision, then by name, so that the choice does not depend on the order of the folder.
+ */
 static bool is_better(const char *name, const char *than) {
     if (!than) return true;
+    bool bin = str_iends(name, ".bin"), than_bin = str_iends(than, ".bin");
+    if (bin != than_bin) return than_bin;
     bool half = strstr(name, ".fp16.") != NULL, than_half = strstr(than, ".fp16.") != NULL;
     return half != than_half ? than_half : strcmp(name, than) < 0;
 }
 
 static bool pick_file(void *ctx, const char *name) {
     char **best = ctx;
-    bool is_candidate = str_iends(name, ".safetensors") && !strstr(name, "-of-") && !strstr(name, "non_ema");
+    bool is_model =
+        str_iends(name, ".safetensors") || str_iends(name, "_model.bin") || str_iends(name, "_model.fp16.bin");
+    bool is_candidate = is_model && !strstr(name, "-of-") && !strstr(name, "non_ema");
     if (is_candidate && is_better(name, *best)) str_set(best, name);
     return true;
 }
@@ -482,13 +613,16 @@ static bool add_component(const char *dir, const char *component, model_desc *d,
     free(path);
     if (!f) return err_wrap(e, "%s", component);
     model_desc part;
-    model_describe(f, &part);
+    describe(f, &part);
     tensor_file_close(f);
-    d->parts |= part.parts;
+    const bool is_first_text = part.kind == MODEL_TEXT_ENCODER && !(part.parts & MODEL_PART_CLIP_G);
+    d->parts |= is_first_text && str_eq(d->family, "sd2") ? MODEL_PART_CLIP_H : part.parts;
     d->params += part.params;
     if (part.parts & MODEL_PART_DIFFUSION) {
         set_family(d, part.family);
         d->in_channels = part.in_channels;
+        d->v_prediction = part.v_prediction;
+        d->zero_snr = part.zero_snr;
         d->weight_type = part.weight_type;
         d->width = part.width;
         d->height = part.height;
@@ -506,7 +640,8 @@ static void read_scheduler(const char *dir, model_desc *d) {
         json_in root = json_root(doc);
         const char *type = "";
         json_get_str(&root, "prediction_type", &type, NULL);
-        d->v_prediction = str_eq(type, "v_prediction");
+        if (!str_empty(type)) d->v_prediction = str_eq(type, "v_prediction");
+        json_get_bool(&root, "rescale_betas_zero_snr", &d->zero_snr, NULL);
         yyjson_doc_free(doc);
     }
     buf_free(&text);
@@ -520,10 +655,11 @@ static bool describe_dir(const char *dir, model_desc *d, err *e) {
     for (size_t i = 0; i < sizeof COMPONENTS / sizeof *COMPONENTS; i++)
         if (!add_component(dir, COMPONENTS[i], d, e)) return err_wrap(e, "'%.60s'", path_base(dir));
     if (!(d->parts & MODEL_PART_DIFFUSION))
-        return err_set(e, ERR_FORMAT, "'%.100s': no unet/*.safetensors in it", path_base(dir));
+        return err_set(e, ERR_FORMAT, "'%.100s': no unet/*.safetensors (or .bin) in it", path_base(dir));
     str_copy(d->name, sizeof d->name, path_base(dir));
     read_scheduler(dir, d);
     name_whole(d);
+    choose_size(d);
     judge(NULL, d);
     return true;
 }

@@ -4,6 +4,9 @@
 
 #include "diffusion/load/tensor_file.h"
 
+/* Goes up whenever model_describe() says something else of the same file: who keeps its answers asks again then. */
+enum { MODEL_READER = 10 };
+
 typedef enum model_kind {
     MODEL_UNKNOWN,
     MODEL_CHECKPOINT, /* a whole image model: diffusion model with VAE or text encoder */
@@ -11,11 +14,13 @@ typedef enum model_kind {
     MODEL_VAE,
     MODEL_TAESD, /* the tiny approximation of a VAE */
     MODEL_LORA,
-    MODEL_TEXT_ENCODER, /* clip_l, clip_g, t5 */
+    MODEL_TEXT_ENCODER, /* clip_l, clip_h, clip_g, t5 */
     MODEL_LLM,
     MODEL_CONTROLNET,
     MODEL_UPSCALER,  /* ESRGAN and its kin */
     MODEL_EMBEDDING, /* textual inversion */
+    MODEL_IP_ADAPTER,
+    MODEL_CLIP_VISION, /* the image encoder that IP-Adapters read pictures with */
 } model_kind;
 
 /* Which components a file brings; or-ed. */
@@ -27,6 +32,7 @@ typedef enum model_part {
     MODEL_PART_T5 = 16,
     MODEL_PART_LLM = 32,
     MODEL_PART_CLIP_VISION = 64,
+    MODEL_PART_CLIP_H = 128,
 } model_part;
 
 typedef enum model_layout {
@@ -41,13 +47,15 @@ typedef struct model_desc {
     model_kind kind;
     char family[32]; /* "sd1", "sd2", "sdxl", "sdxl-refiner", "sd3", "flux", ...; an LLM's general.architecture */
     char name[96];   /* general.name / modelspec.title, or "" */
+    char alias[96];  /* ss_output_name, which a LoRA may be called by; or "" */
     unsigned parts;  /* model_part, or-ed */
     model_layout layout;
     tensor_type weight_type; /* that of most bytes */
     int64_t params;          /* numbers in all tensors */
     int64_t bytes;           /* size of the tensors' data */
     int in_channels;         /* of the unet: 4, 8 (instruct-pix2pix), 9 (inpainting); 0 without one */
-    bool v_prediction;       /* the file says so (a "v_pred" key, or metadata) */
+    bool v_prediction;       /* the file says so (docs/model-files.md tells how) */
+    bool zero_snr;           /* likewise: trained on a schedule that ends in nothing but noise */
     int width, height; /* the pictures it was trained on: modelspec.resolution, else the family's; 0 when unknown */
     char examples[MODEL_EXAMPLES_MAX]; /* prompts it can do, one a line: mysti.examples, or "" */
     int64_t context_len;               /* an LLM's trained context; 0 when unknown */
@@ -64,11 +72,12 @@ bool model_describe_path(const char *path, model_desc *out, err *e);
 /* True for a folder with a model_index.json. */
 bool model_is_diffusers_dir(const char *path);
 
-/* The .safetensors of one component ("unet", "vae", "text_encoder", "text_encoder_2") of such a folder; the full
- * precision file is preferred to *.fp16.safetensors. NULL when there is none; freed with free(). */
+/* The file of one component ("unet", "vae", "text_encoder", "text_encoder_2") of such a folder: .safetensors, else
+ * PyTorch's .bin; the full precision file is preferred to *.fp16.*. NULL when there is none; freed with free(). */
 char *model_diffusers_file(const char *dir, const char *component);
 
 const char *model_kind_name(model_kind kind);       /* "checkpoint", "vae", "llm", ... */
+const char *model_family_title(const char *family); /* what people call it: "Stable Diffusion 1.x" */
 const char *model_layout_name(model_layout layout); /* "ldm", "diffusers", "bare" */
 const char *model_part_name(model_part part);       /* "diffusion", "vae", "clip_l", ... */
 

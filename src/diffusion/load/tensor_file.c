@@ -5,6 +5,7 @@
 #include "base/str.h"
 #include "diffusion/load/gguf.h"
 #include "diffusion/load/safetensors.h"
+#include "diffusion/load/torch_file.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -18,12 +19,6 @@ struct tensor_file {
     tensor_table table;
 };
 
-/* torch.save writes a zip; before that a bare pickle of protocol 2 or later. */
-static bool is_pickle(const unsigned char *data, size_t size) {
-    if (size >= 4 && memcmp(data, "PK\3\4", 4) == 0) return true;
-    return size >= 2 && data[0] == 0x80 && data[1] >= 2 && data[1] <= 5;
-}
-
 static bool read_header(tensor_file *f, tensor_input *in, err *e) {
     if (gguf_is(in->data, in->len)) {
         f->format = TENSOR_FORMAT_GGUF;
@@ -33,10 +28,11 @@ static bool read_header(tensor_file *f, tensor_input *in, err *e) {
         f->format = TENSOR_FORMAT_SAFETENSORS;
         return safetensors_read(&f->table, in, e);
     }
-    if (is_pickle(in->data, in->len))
-        return err_set(e, ERR_UNSUPPORTED,
-                       "a pickle checkpoint can run any program and is not opened; convert it to safetensors");
-    return err_set(e, ERR_FORMAT, "neither a safetensors nor a GGUF file");
+    if (torch_file_is(in->data, in->len)) {
+        f->format = TENSOR_FORMAT_TORCH;
+        return torch_file_read(&f->table, in, e);
+    }
+    return err_set(e, ERR_FORMAT, "neither a safetensors, a GGUF nor a PyTorch file");
 }
 
 static tensor_file *fail_open(tensor_file *f, err *e) {
@@ -68,7 +64,7 @@ enum { HEADER_FIRST = 256 << 10, HEADER_MOST = 128 << 20 };
 static bool read_some(const char *path, size_t most, buf *out, uint64_t *size, err *e) {
     file_info info;
     buf_clear(out);
-    if (!file_read_start(path, most, out, e) || !file_stat(path, &info, e)) return false;
+    if (!file_read_part(path, 0, most, out, e) || !file_stat(path, &info, e)) return false;
     *size = (uint64_t)info.size;
     return out->len <= *size || err_set(e, ERR_IO, "'%.150s' is being changed", path);
 }
@@ -82,7 +78,8 @@ tensor_file *tensor_file_open_header(const char *path, err *e) {
     for (size_t most = HEADER_FIRST; again && most <= HEADER_MOST; most *= 8) {
         is_read = read_some(path, most, &start, &f->size, e);
         if (!is_read) break;
-        tensor_input in = {.data = (const unsigned char *)start.data, .len = start.len, .file_size = f->size};
+        tensor_input in = {
+            .data = (const unsigned char *)start.data, .len = start.len, .file_size = f->size, .path = path};
         tensor_table_free(&f->table);
         ok = read_header(f, &in, e);
         again = in.wants_more;
@@ -137,6 +134,21 @@ const tensor_info *tensor_file_find(const tensor_file *f, const char *name) {
 
 const void *tensor_file_data(const tensor_file *f, const tensor_info *t) {
     return f->data ? f->data + t->offset : NULL;
+}
+
+bool tensor_file_read(const tensor_file *f, const tensor_info *t, void *out, size_t len, err *e) {
+    if (len > t->nbytes) return err_set(e, ERR_INVALID, "tensor '%.100s' has %zu bytes", t->name, (size_t)t->nbytes);
+    if (f->data) {
+        memcpy(out, f->data + t->offset, len);
+        return true;
+    }
+    buf part;
+    buf_init(&part, len + 1);
+    bool ok = file_read_part(f->path, t->offset, len, &part, e);
+    if (ok && part.len < len) ok = err_set(e, ERR_IO, "'%.150s' is being changed", f->path);
+    if (ok && len) memcpy(out, part.data, len);
+    buf_free(&part);
+    return ok;
 }
 
 const void *tensor_file_base(const tensor_file *f) {

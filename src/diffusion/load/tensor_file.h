@@ -11,9 +11,10 @@
 
 typedef struct tensor_file tensor_file;
 
-typedef enum tensor_format { TENSOR_FORMAT_SAFETENSORS, TENSOR_FORMAT_GGUF } tensor_format;
+typedef enum tensor_format { TENSOR_FORMAT_SAFETENSORS, TENSOR_FORMAT_GGUF, TENSOR_FORMAT_TORCH } tensor_format;
 
-/* Borrowed from the file. A tensor of more than four dimensions has the outermost ones merged into ne[3]. */
+/* Borrowed from the file; tensors of a PyTorch file may share their bytes. A tensor of more than four dimensions has
+ * the outermost ones merged into ne[3]. */
 typedef struct tensor_info {
     const char *name;
     tensor_type type;
@@ -23,7 +24,8 @@ typedef struct tensor_info {
     uint64_t nbytes;
 } tensor_info;
 
-/* NULL on failure. A pickle (.ckpt, .pt) is ERR_UNSUPPORTED: it is a program, and never run. */
+/* NULL on failure. The pickle in a .ckpt or .pt is read as data and never run; what would have to be run is an
+ * ERR_UNSUPPORTED that names it. */
 tensor_file *tensor_file_open(const char *path, err *e);
 
 /* Reads the header into memory and maps nothing: for looking at files that others may be writing or truncating at this
@@ -48,14 +50,18 @@ const tensor_info *tensor_file_find(const tensor_file *f, const char *name);
  * tensor_file_open_header(). */
 const void *tensor_file_data(const tensor_file *f, const tensor_info *t);
 
+/* Copies the tensor's first `len` bytes; reads them from the file where it was opened for its header only. */
+bool tensor_file_read(const tensor_file *f, const tensor_info *t, void *out, size_t len, err *e);
+
 /* The whole mapping (page aligned when opened by path). */
 const void *tensor_file_base(const tensor_file *f);
 
 /* The pages that lie wholly in this part of the file leave resident memory; a later access reads them again. */
 void tensor_file_release(const tensor_file *f, uint64_t offset, uint64_t len);
 
-/* Metadata: GGUF's key-value pairs, safetensors' "__metadata__" (strings only). Each is false, with *out untouched,
- * when the key is missing, of another kind, or out of range. Strings are borrowed, NUL-terminated, and hold no NUL. */
+/* Metadata: GGUF's key-value pairs, safetensors' "__metadata__" (strings only), text and numbers beside the tensors of
+ * a PyTorch file. Each is false, with *out untouched, when the key is missing, of another kind, or out of range.
+ * Strings are borrowed, NUL-terminated, and hold no NUL. */
 bool tensor_file_meta_str(const tensor_file *f, const char *key, const char **out);
 bool tensor_file_meta_i64(const tensor_file *f, const char *key, int64_t *out);
 bool tensor_file_meta_f64(const tensor_file *f, const char *key, double *out); /* integers too */

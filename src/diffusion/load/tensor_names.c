@@ -22,13 +22,16 @@ static const prefix_rule PREFIXES[] = {
     {"first_stage_model.", COMPONENT_VAE},
     {"vae.", COMPONENT_VAE},
     {"cond_stage_model.transformer.", COMPONENT_CLIP_L},
+    {"cond_stage_model.model.", COMPONENT_CLIP_L},
     {"conditioner.embedders.0.transformer.", COMPONENT_CLIP_L},
+    {"conditioner.embedders.0.model.", COMPONENT_CLIP_L}, /* SD 2; in the SDXL refiner it is CLIP G */
     {"text_encoders.clip_l.transformer.", COMPONENT_CLIP_L},
     {"text_encoder.", COMPONENT_CLIP_L},
     {"clip_l.transformer.", COMPONENT_CLIP_L},
     {"clip_l.", COMPONENT_CLIP_L},
     {"te.", COMPONENT_CLIP_L},
     {"conditioner.embedders.1.transformer.", COMPONENT_CLIP_G},
+    {"conditioner.embedders.1.model.", COMPONENT_CLIP_G},
     {"cond_stage_model.1.transformer.", COMPONENT_CLIP_G},
     {"text_encoders.clip_g.transformer.", COMPONENT_CLIP_G},
     {"text_encoder_2.", COMPONENT_CLIP_G},
@@ -40,6 +43,11 @@ static const prefix_rule PREFIXES[] = {
  * it too. */
 static const prefix_rule BARE[] = {
     {"text_model.", COMPONENT_CLIP_L},
+    {"text_projection", COMPONENT_CLIP_L},
+    {"transformer.resblocks.", COMPONENT_CLIP_L},
+    {"token_embedding.", COMPONENT_CLIP_L},
+    {"positional_embedding", COMPONENT_CLIP_L},
+    {"ln_final.", COMPONENT_CLIP_L},
     {"encoder.down", COMPONENT_VAE},
     {"encoder.mid", COMPONENT_VAE},
     {"encoder.conv_", COMPONENT_VAE},
@@ -84,13 +92,19 @@ const char *tensor_component_prefix(tensor_component c) {
     return "";
 }
 
+/* The SDXL refiner has one text encoder only, which is CLIP G. */
+static bool is_refiner_clip(const tensor_names *n, const char *name) {
+    return n->has_label_emb && str_starts(name, "conditioner.embedders.0.model.");
+}
+
 /* The component `name` belongs to, and its name within; COMPONENT_ANY when it is none of ours. */
-static tensor_component split(tensor_component hint, const char *name, const char **rest) {
+static tensor_component split(const tensor_names *n, const char *name, const char **rest) {
+    const tensor_component hint = n->component;
     *rest = name;
     for (size_t i = 0; i < sizeof PREFIXES / sizeof *PREFIXES; i++) {
         if (!str_starts(name, PREFIXES[i].prefix)) continue;
         *rest = name + strlen(PREFIXES[i].prefix);
-        return PREFIXES[i].component;
+        return is_refiner_clip(n, name) ? COMPONENT_CLIP_G : PREFIXES[i].component;
     }
     for (size_t i = 0; i < sizeof BARE / sizeof *BARE; i++) {
         if (!str_starts(name, BARE[i].prefix)) continue;
@@ -270,16 +284,33 @@ static bool map_vae(const tensor_names *n, const char *rest, char *out, size_t c
     return map_vae_half(n, rest + len, out + len, cap - len);
 }
 
-/* --- the text encoder --- */
+/* --- the text encoders --- */
 
-/* Early checkpoints were written when the class had no "text_model" level. */
+/* Early checkpoints were written when the class had no "text_model" level. The others are OpenCLIP's names. */
+static const rename_rule CLIP_TOP[] = {
+    {"embeddings.", "text_model.embeddings."},
+    {"encoder.", "text_model.encoder."},
+    {"final_layer_norm.", "text_model.final_layer_norm."},
+    {"token_embedding.", "text_model.embeddings.token_embedding."},
+    {"positional_embedding", "text_model.embeddings.position_embedding.weight"},
+    {"ln_final.", "text_model.final_layer_norm."},
+    {"text_model.text_projection", "text_projection"},
+};
+
+static const rename_rule OPEN_CLIP_LAYER[] = {
+    {"ln_1.", "layer_norm1."},
+    {"ln_2.", "layer_norm2."},
+    {"attn.in_proj_", "self_attn.in_proj."},
+    {"attn.out_proj.", "self_attn.out_proj."},
+    {"mlp.c_fc.", "mlp.fc1."},
+    {"mlp.c_proj.", "mlp.fc2."},
+};
+
 static bool map_clip(const char *rest, char *out, size_t cap) {
-    static const rename_rule OLD[] = {
-        {"embeddings.", "text_model.embeddings."},
-        {"encoder.", "text_model.encoder."},
-        {"final_layer_norm.", "text_model.final_layer_norm."},
-    };
-    return RENAME(OLD, rest, out, cap);
+    int layer;
+    if (!skip_index(&rest, "transformer.resblocks.", &layer)) return RENAME(CLIP_TOP, rest, out, cap);
+    int len = snprintf(out, cap, "text_model.encoder.layers.%d.", layer);
+    return len < (int)cap && RENAME(OPEN_CLIP_LAYER, rest, out + len, cap - (size_t)len);
 }
 
 /* --- the whole --- */
@@ -303,6 +334,8 @@ static void count_unet(tensor_names *n, const char *rest) {
         if (block < BLOCKS_MAX) count_resnet(&n->up[block], rest);
     } else if (str_starts(rest, "mid_block.attentions.")) {
         n->mid_has_attention = true;
+    } else if (str_starts(rest, "label_emb.") || str_starts(rest, "add_embedding.")) {
+        n->has_label_emb = true;
     }
 }
 
@@ -315,7 +348,7 @@ void tensor_names_init(tensor_names *n, const tensor_file *f, tensor_component c
     *n = (tensor_names){.component = component};
     for (size_t i = 0; i < tensor_file_count(f); i++) {
         const char *rest;
-        tensor_component c = split(component, tensor_file_at(f, i)->name, &rest);
+        tensor_component c = split(n, tensor_file_at(f, i)->name, &rest);
         if (c == COMPONENT_DIFFUSION) count_unet(n, rest);
         if (c == COMPONENT_VAE) count_vae(n, rest);
     }
@@ -323,7 +356,7 @@ void tensor_names_init(tensor_names *n, const tensor_file *f, tensor_component c
 
 bool tensor_names_map(const tensor_names *n, const char *name, char *out, size_t cap) {
     const char *rest;
-    tensor_component c = split(n->component, name, &rest);
+    tensor_component c = split(n, name, &rest);
     const char *prefix = tensor_component_prefix(c);
     size_t len = strlen(prefix);
     if (!str_copy(out, cap, prefix)) return false;
@@ -339,4 +372,85 @@ bool tensor_names_map(const tensor_names *n, const char *name, char *out, size_t
         break;
     }
     return str_copy(out, cap, name);
+}
+
+/* --- the reverse ----------------------------------------------------------------------------------------------------
+ */
+
+void tensor_names_find_places(tensor_names_places *p, bool (*has)(const void *ctx, const char *start),
+                              const void *ctx) {
+    char start[64];
+    int block = 0, index = 0;
+    for (int i = 1; i < TENSOR_NAMES_ENTRIES_MAX; i++) {
+        snprintf(start, sizeof start, "input_blocks.%d.0.op.", i);
+        const bool is_sampler = has(ctx, start);
+        p->input[i].block = block;
+        p->input[i].index = is_sampler ? -1 : index++;
+        if (is_sampler) block++, index = 0;
+    }
+    block = index = 0;
+    for (int i = 0; i < TENSOR_NAMES_ENTRIES_MAX; i++) {
+        p->output[i].block = block;
+        p->output[i].index = index++;
+        snprintf(start, sizeof start, "output_blocks.%d.1.conv.", i);
+        bool is_last = has(ctx, start);
+        snprintf(start, sizeof start, "output_blocks.%d.2.conv.", i);
+        is_last |= has(ctx, start);
+        if (is_last) block++, index = 0;
+    }
+    p->mid_has_attention = !has(ctx, "middle_block.1.in_layers.");
+}
+
+/* The first rule whose `to` begins `name`, backwards. */
+static bool rename_back(const rename_rule *rules, size_t count, const char *name, char *out, size_t cap) {
+    const char *from = "";
+    for (size_t i = 0; i < count; i++) {
+        if (!skip(&name, rules[i].to)) continue;
+        from = rules[i].from;
+        break;
+    }
+    return snprintf(out, cap, "%s%s", from, name) < (int)cap;
+}
+#define RENAME_BACK(rules, rest, out, cap) rename_back(rules, sizeof(rules) / sizeof *(rules), rest, out, cap)
+
+static bool back_resnet(const char *list, int block, int index, const char *rest, char *out, size_t cap) {
+    int n = block < 0 ? snprintf(out, cap, "%s.resnets.%d.", list, index)
+                      : snprintf(out, cap, "%s.%d.resnets.%d.", list, block, index);
+    return n < (int)cap && RENAME_BACK(UNET_RESNET, rest, out + n, cap - (size_t)n);
+}
+
+static bool back_input(const tensor_names_places *p, int i, const char *rest, char *out, size_t cap) {
+    const int block = p->input[i].block, index = p->input[i].index;
+    if (skip(&rest, "0.op."))
+        return snprintf(out, cap, "down_blocks.%d.downsamplers.0.conv.%s", block, rest) < (int)cap;
+    if (skip(&rest, "1.")) return snprintf(out, cap, "down_blocks.%d.attentions.%d.%s", block, index, rest) < (int)cap;
+    skip(&rest, "0.");
+    return back_resnet("down_blocks", block, index, rest, out, cap);
+}
+
+static bool back_output(const tensor_names_places *p, int i, const char *rest, char *out, size_t cap) {
+    const int block = p->output[i].block, index = p->output[i].index;
+    if (skip(&rest, "1.conv.") || skip(&rest, "2.conv."))
+        return snprintf(out, cap, "up_blocks.%d.upsamplers.0.conv.%s", block, rest) < (int)cap;
+    if (skip(&rest, "1.")) return snprintf(out, cap, "up_blocks.%d.attentions.%d.%s", block, index, rest) < (int)cap;
+    skip(&rest, "0.");
+    return back_resnet("up_blocks", block, index, rest, out, cap);
+}
+
+static bool back_middle(const tensor_names_places *p, int i, const char *rest, char *out, size_t cap) {
+    if (p->mid_has_attention && i % 2) return snprintf(out, cap, "mid_block.attentions.%d.%s", i / 2, rest) < (int)cap;
+    return back_resnet("mid_block", -1, p->mid_has_attention ? i / 2 : i, rest, out, cap);
+}
+
+bool tensor_names_to_diffusers(const tensor_names_places *p, const char *name, char *out, size_t cap) {
+    const char *rest = name;
+    int i;
+    if (skip_index(&rest, "input_blocks.", &i) && i > 0 && i < TENSOR_NAMES_ENTRIES_MAX)
+        return back_input(p, i, rest, out, cap);
+    rest = name;
+    if (skip_index(&rest, "output_blocks.", &i) && i < TENSOR_NAMES_ENTRIES_MAX)
+        return back_output(p, i, rest, out, cap);
+    rest = name;
+    if (skip_index(&rest, "middle_block.", &i)) return back_middle(p, i, rest, out, cap);
+    return RENAME_BACK(UNET_TOP, name, out, cap);
 }

@@ -1,5 +1,6 @@
 /* tensor_table.c - see tensor_table.h. */
 #include "diffusion/load/tensor_table.h"
+#include "base/file.h"
 #include "base/str.h"
 
 #include <inttypes.h>
@@ -14,6 +15,17 @@ void tensor_table_free(tensor_table *t) {
     free(t->tensors);
     free(t->meta);
     *t = (tensor_table){0};
+}
+
+bool tensor_input_part(const tensor_input *in, uint64_t at, size_t len, buf *out, err *e) {
+    buf_clear(out);
+    if (at > in->file_size || len > in->file_size - at)
+        return err_set(e, ERR_FORMAT, "the file ends too soon (is it complete?)");
+    if (at <= in->len && len <= in->len - at)
+        return len == 0 || buf_append(out, in->data + at, len) || err_set(e, ERR_TOO_LARGE, "%zu bytes", len);
+    if (!in->path) return err_set(e, ERR_FORMAT, "the file ends too soon (is it complete?)");
+    if (!file_read_part(in->path, at, len, out, e)) return false;
+    return out->len == len || err_set(e, ERR_IO, "'%.150s' is being changed", in->path);
 }
 
 static void *grow(void *items, size_t count, size_t *cap, size_t size) {

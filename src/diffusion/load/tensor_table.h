@@ -1,7 +1,9 @@
-/* tensor_table.h - what a reader (safetensors, gguf) fills and tensor_file hands out. Only those three include this. */
+/* tensor_table.h - what a reader (safetensors, gguf, torch_file) fills and tensor_file hands out. Only those
+ * include this. */
 #ifndef MYSTI_DIFFUSION_LOAD_TENSOR_TABLE_H
 #define MYSTI_DIFFUSION_LOAD_TENSOR_TABLE_H
 
+#include "base/buf.h"
 #include "diffusion/load/name_index.h"
 #include "diffusion/load/tensor_file.h"
 
@@ -18,8 +20,12 @@ typedef struct tensor_input {
     const unsigned char *data;
     size_t len; /* bytes at hand, at most file_size */
     uint64_t file_size;
-    bool wants_more; /* set when the header goes on beyond `len` though the file does not end there */
+    const char *path; /* where bytes beyond `len` can be read; NULL when all are at hand */
+    bool wants_more;  /* set when the header goes on beyond `len` though the file does not end there */
 } tensor_input;
+
+/* Fills `out` with exactly these bytes of the file, wherever they are. */
+bool tensor_input_part(const tensor_input *in, uint64_t at, size_t len, buf *out, err *e);
 
 typedef enum meta_kind { META_STR, META_INT, META_FLOAT, META_BOOL, META_ARRAY, META_SHAPE, META_OTHER } meta_kind;
 

@@ -9,6 +9,7 @@
 #include "diffusion/load/tensor_convert.h"
 
 #include <ggml-alloc.h>
+#include <float.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,8 @@ typedef struct item {
     source *from;
     const tensor_info *info;
     struct ggml_tensor *tensor; /* NULL until asked for */
+    struct ggml_tensor *home;   /* what *tensor was before it moved to memory of its own; NULL: it did not */
+    bool is_changed;            /* its contents are not the file's */
 } item;
 
 struct weights {
@@ -64,14 +67,13 @@ static bool is_hidden(const char *name, const component_file *components) {
     return false;
 }
 
-static void add_item(weights *w, source *s, size_t index) {
-    const char *name = s->view.names[index];
-    if (!name_index_put(&w->by_name, name, w->count)) return;
+static void add_item(weights *w, source *s, const name_entry *entry) {
+    if (!name_index_put(&w->by_name, entry->name, w->count)) return;
     if (w->count == w->cap) {
         w->cap = w->cap ? w->cap * 2 : 1024;
         w->items = mem_resize(w->items, w->cap * sizeof *w->items);
     }
-    w->items[w->count++] = (item){.name = name, .from = s, .info = tensor_file_at(s->file, index)};
+    w->items[w->count++] = (item){.name = entry->name, .from = s, .info = entry->info};
 }
 
 static source *open_source(weights *w, const char *path, tensor_component component, err *e) {
@@ -90,8 +92,8 @@ static bool add_component(weights *w, const char *path, tensor_component compone
     if (!s) return false;
     size_t before = w->count;
     const char *prefix = tensor_component_prefix(component);
-    for (size_t i = 0; i < tensor_file_count(s->file); i++)
-        if (s->view.names[i] && str_starts(s->view.names[i], prefix)) add_item(w, s, i);
+    for (size_t i = 0; i < s->view.count; i++)
+        if (str_starts(s->view.entries[i].name, prefix)) add_item(w, s, &s->view.entries[i]);
     if (w->count > before) return true;
     return err_set(e, ERR_FORMAT, "'%.100s': holds no tensor named %s*", path_base(path), prefix);
 }
@@ -112,8 +114,8 @@ static bool add_model(weights *w, const char *path, const component_file *compon
     if (path_is_dir(path)) return add_dir(w, path, components, e);
     source *s = open_source(w, path, COMPONENT_ANY, e);
     if (!s) return false;
-    for (size_t i = 0; i < tensor_file_count(s->file); i++)
-        if (s->view.names[i] && !is_hidden(s->view.names[i], components)) add_item(w, s, i);
+    for (size_t i = 0; i < s->view.count; i++)
+        if (!is_hidden(s->view.entries[i].name, components)) add_item(w, s, &s->view.entries[i]);
     return true;
 }
 
@@ -136,9 +138,24 @@ weights *weights_open(const weights_files *files, err *e) {
     return NULL;
 }
 
+/* Back to where it was committed; its own memory is freed. */
+static void move_home(item *it) {
+    if (!it->home) return;
+    ggml_backend_buffer_free(it->tensor->buffer);
+    *it->tensor = *it->home;
+    free(it->home);
+    it->home = NULL;
+}
+
+static void free_buffers(weights *w) {
+    for (size_t i = 0; i < w->buffer_count; i++) ggml_backend_buffer_free(w->buffers[i]);
+    w->buffer_count = 0;
+}
+
 void weights_close(weights *w) {
     if (!w) return;
-    for (size_t i = 0; i < w->buffer_count; i++) ggml_backend_buffer_free(w->buffers[i]);
+    for (size_t i = 0; i < w->count; i++) move_home(&w->items[i]);
+    free_buffers(w);
     if (w->ctx) ggml_free(w->ctx);
     name_index_free(&w->by_name);
     free(w->items);
@@ -445,13 +462,16 @@ static bool copy_converted(commit *c, item *it, err *e) {
 }
 
 /* The file's pages are let go as soon as they are copied, so a load never holds a model twice. */
+static bool fill(commit *c, item *it, err *e) {
+    bool is_same = (tensor_type)it->tensor->type == it->info->type;
+    if (!(is_same ? copy_same(c, it, e) : copy_converted(c, it, e))) return false;
+    tensor_file_release(it->from->file, it->info->offset, it->info->nbytes);
+    return true;
+}
+
 static bool copy_all(commit *c, err *e) {
-    for (size_t i = 0; i < c->count; i++) {
-        item *it = c->todo[i];
-        bool is_same = (tensor_type)it->tensor->type == it->info->type;
-        if (!(is_same ? copy_same(c, it, e) : copy_converted(c, it, e))) return false;
-        tensor_file_release(it->from->file, it->info->offset, it->info->nbytes);
-    }
+    for (size_t i = 0; i < c->count; i++)
+        if (!fill(c, c->todo[i], e)) return false;
     return true;
 }
 
@@ -471,6 +491,144 @@ bool weights_commit(weights *w, ggml_backend_t backend, weights_progress progres
     bool ok = run_commit(&c, e);
     free(c.todo);
     return ok;
+}
+
+/* --- contents other than the file's --- */
+
+size_t weights_size(const weights *w) {
+    return w->count;
+}
+
+const char *weights_name(const weights *w, size_t i) {
+    return w->items[i].name;
+}
+
+const tensor_info *weights_stored(const weights *w, size_t i, const tensor_file **file) {
+    *file = w->items[i].from->file;
+    return w->items[i].info;
+}
+
+const char *weights_committed(const weights *w, const char *name) {
+    const item *it = find_item(w, name);
+    return it && it->tensor && it->tensor->data ? it->name : NULL;
+}
+
+void weights_read(const weights *w, const char *name, float *out) {
+    const item *it = find_item(w, name);
+    const tensor_type from = it->info->type;
+    const char *src = tensor_file_data(it->from->file, it->info);
+    const int64_t total = ggml_nelements(it->tensor);
+    for (int64_t at = 0; at < total; at += TENSOR_CONVERT_PIECE) {
+        int64_t n = total - at < TENSOR_CONVERT_PIECE ? total - at : TENSOR_CONVERT_PIECE;
+        tensor_convert_f32(from, src + at / tensor_type_block_len(from) * tensor_type_block_bytes(from), out + at, n);
+    }
+    tensor_file_release(it->from->file, it->info->offset, it->info->nbytes);
+}
+
+/* The file must not be written to, and a quantised tensor would lose the change. */
+static bool must_move(const item *it) {
+    return it->tensor->buffer == it->from->mapped || ggml_is_quantized(it->tensor->type);
+}
+
+/* The tensor as it is to be in memory of its own: not allocated. */
+static struct ggml_tensor as_moved(const item *it) {
+    struct ggml_tensor t = *it->tensor;
+    if (ggml_is_quantized(t.type)) t.type = GGML_TYPE_F16;
+    t.nb[0] = ggml_type_size(t.type);
+    t.nb[1] = t.nb[0] * (size_t)t.ne[0];
+    for (int i = 2; i < GGML_MAX_DIMS; i++) t.nb[i] = t.nb[i - 1] * (size_t)t.ne[i - 1];
+    t.buffer = NULL;
+    t.data = NULL;
+    t.extra = NULL;
+    return t;
+}
+
+static ggml_backend_buffer_type_t type_to_move(const item *it) {
+    return it->tensor->buffer == it->from->mapped ? ggml_backend_cpu_buffer_type()
+                                                  : ggml_backend_buffer_get_type(it->tensor->buffer);
+}
+
+size_t weights_change_bytes(const weights *w, const char *name) {
+    const item *it = find_item(w, name);
+    if (it->home || !must_move(it)) return 0;
+    const struct ggml_tensor t = as_moved(it);
+    return ggml_backend_buft_get_alloc_size(type_to_move(it), &t);
+}
+
+static bool move_out(item *it, err *e) {
+    struct ggml_tensor t = as_moved(it);
+    const ggml_backend_buffer_type_t buft = type_to_move(it);
+    const size_t size = ggml_backend_buft_get_alloc_size(buft, &t) + ggml_backend_buft_get_alignment(buft);
+    ggml_backend_buffer_t buffer = ggml_backend_buft_alloc_buffer(buft, size);
+    if (!buffer) return err_set(e, ERR_MEMORY, "no %zu MiB free for a changed '%.100s'", (size >> 20) + 1, it->name);
+    ggml_backend_buffer_set_usage(buffer, GGML_BACKEND_BUFFER_USAGE_WEIGHTS);
+    struct ggml_tallocr place = ggml_tallocr_new(buffer);
+    if (ggml_tallocr_alloc(&place, &t) != GGML_STATUS_SUCCESS) {
+        ggml_backend_buffer_free(buffer);
+        return err_set(e, ERR_DEVICE, "tensor '%.100s': the backend refused it", it->name);
+    }
+    it->home = mem_alloc(1, sizeof *it->home);
+    *it->home = *it->tensor;
+    *it->tensor = t;
+    return true;
+}
+
+/* Not-a-number fails the comparison. */
+static bool fit(const float *v, int64_t n, float most) {
+    bool ok = true;
+    for (int64_t i = 0; i < n; i++) ok &= v[i] >= -most && v[i] <= most;
+    return ok;
+}
+
+static bool write_numbers(const item *it, const float *values, err *e) {
+    union {
+        ggml_fp16_t f16[TENSOR_CONVERT_PIECE];
+        ggml_bf16_t bf16[TENSOR_CONVERT_PIECE];
+    } piece;
+    const enum ggml_type type = it->tensor->type;
+    const int64_t total = ggml_nelements(it->tensor);
+    const size_t width = ggml_type_size(type);
+    const float most = type == GGML_TYPE_F16 ? 65504.0f : FLT_MAX;
+    for (int64_t at = 0; at < total; at += TENSOR_CONVERT_PIECE) {
+        const int64_t n = total - at < TENSOR_CONVERT_PIECE ? total - at : TENSOR_CONVERT_PIECE;
+        const void *from = type == GGML_TYPE_F32 ? (const void *)(values + at) : &piece;
+        if (!fit(values + at, n, most))
+            return err_set(e, ERR_FORMAT, "'%.100s' would hold numbers beyond the range of %s", it->name,
+                           ggml_type_name(type));
+        if (type == GGML_TYPE_F16) ggml_fp32_to_fp16_row(values + at, piece.f16, n);
+        if (type == GGML_TYPE_BF16) ggml_fp32_to_bf16_row(values + at, piece.bf16, n);
+        ggml_backend_tensor_set(it->tensor, from, (size_t)at * width, (size_t)n * width);
+    }
+    return true;
+}
+
+bool weights_change(weights *w, const char *name, const float *values, err *e) {
+    item *it = find_item(w, name);
+    if (!it->home && must_move(it) && !move_out(it, e)) return false;
+    it->is_changed = true;
+    return write_numbers(it, values, e);
+}
+
+void weights_restore(weights *w, const char *name) {
+    item *it = find_item(w, name);
+    if (it->home)
+        move_home(it);
+    else if (it->is_changed)
+        fill(&(commit){.w = w}, it, NULL);
+    it->is_changed = false;
+}
+
+void weights_evict(weights *w) {
+    for (size_t i = 0; i < w->count; i++) {
+        item *it = &w->items[i];
+        if (it->home) move_home(it);
+        it->is_changed = false;
+        if (!it->tensor || !it->tensor->data || it->tensor->buffer == it->from->mapped) continue;
+        it->tensor->buffer = NULL;
+        it->tensor->data = NULL;
+        it->tensor->extra = NULL;
+    }
+    free_buffers(w);
 }
 
 /* --- giving pages back --- */

@@ -79,6 +79,34 @@ typedef bool (*weights_progress)(void *ctx, float done);
  * some tensors have no contents: close the weights. */
 bool weights_commit(weights *w, ggml_backend_t backend, weights_progress progress, void *ctx, err *e);
 
+/* Takes the memory that weights_commit() and weights_change() gave away again; the next commit brings the files'
+ * contents back. */
+void weights_evict(weights *w);
+
+/* ---- contents other than the file's (lora.h) -----------------------------------------------------------------------
+ */
+
+/* Canonical names, i < weights_size(). */
+size_t weights_size(const weights *w);
+const char *weights_name(const weights *w, size_t i);
+
+/* Where tensor i of those lies as it is stored; borrowed. */
+const tensor_info *weights_stored(const weights *w, size_t i, const tensor_file **file);
+
+/* The weights' own copy of this name; NULL unless the tensor was asked for and committed. */
+const char *weights_committed(const weights *w, const char *name);
+
+/* For a committed tensor, by name. weights_read(): its numbers as the file has them, whatever it holds now;
+ * ggml_nelements() floats. weights_change() gives it other numbers, each rounded once to the tensor's type; a tensor
+ * that lies in the file, or is quantised (it becomes f16), moves to memory of its own for that, of
+ * weights_change_bytes(). ERR_MEMORY; ERR_FORMAT for a number that the type cannot hold: the contents are undefined
+ * then. weights_restore() gives it the file's contents, bit for bit, and frees that memory; fine when nothing was
+ * changed. */
+void weights_read(const weights *w, const char *name, float *out);
+size_t weights_change_bytes(const weights *w, const char *name);
+bool weights_change(weights *w, const char *name, const float *values, err *e);
+void weights_restore(weights *w, const char *name);
+
 /* The mapped pages of every tensor whose name starts with prefix leave resident memory; they stay usable and are read
  * again when touched. For a component that is not needed for now: "model.diffusion_model.". */
 void weights_release(weights *w, const char *prefix);

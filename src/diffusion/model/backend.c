@@ -12,12 +12,13 @@
 #include <string.h>
 
 /* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
-enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, GRAPH_IO = 32, WORK_PER_NODE = 4 * 1000 * 1000 };
+enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, GRAPH_IO = 32, SCHED_TENSORS = 2048, WORK_PER_NODE = 4 * 1000 * 1000 };
 
 struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
     ggml_backend_t cpu;
     ggml_backend_sched_t sched; /* NULL until the first graph and after a trim */
+    size_t sched_tensors;       /* that a graph may have for it */
     uint64_t plan;              /* shape of the graph that the compute buffer is laid out for; 0: none */
     struct ggml_threadpool *pool;
     void *graph_memory; /* tensor descriptions of the graph under construction */
@@ -218,6 +219,7 @@ struct graph_io {
     port ports[GRAPH_IO];
     int count;
     note *notes;
+    double work; /* multiplications in custom operations */
 };
 
 static void add_port(graph *g, port p) {
@@ -253,6 +255,10 @@ bool graph_has_room(graph *g, int64_t operations) {
     return !g->too_large;
 }
 
+void graph_add_work(graph *g, double multiplications) {
+    g->io->work += multiplications;
+}
+
 void *graph_note(graph *g, size_t size) {
     note *n = mem_alloc(1, sizeof *n + size);
     n->next = g->io->notes;
@@ -271,11 +277,24 @@ static struct ggml_cgraph *collect(graph *g) {
     return cg;
 }
 
-static bool need_sched(backend *b, err *e) {
-    if (b->sched) return true;
+/* At least the number of operations and of what they read. */
+static size_t tensors_in(struct ggml_cgraph *cg) {
+    size_t n = 0;
+    for (int i = 0; i < ggml_graph_n_nodes(cg); i++, n++)
+        for (int k = 0; k < GGML_MAX_SRC; k++) n += ggml_graph_node(cg, i)->src[k] != NULL;
+    return n;
+}
+
+/* A scheduler takes some 20 KB for each tensor that it may meet: one for all that GRAPH_NODES allows would take more
+ * than a gigabyte of address space. */
+static bool need_sched(backend *b, struct ggml_cgraph *cg, err *e) {
+    const size_t tensors = tensors_in(cg);
+    if (b->sched && tensors <= b->sched_tensors) return true;
+    backend_trim(b);
+    b->sched_tensors = SCHED_TENSORS;
+    while (b->sched_tensors < tensors) b->sched_tensors *= 2;
     ggml_backend_t both[2] = {b->device, b->cpu};
-    b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, 2 * GRAPH_NODES, false,
-                                      true); /* weights count, too */
+    b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, b->sched_tensors, false, true);
     return b->sched ? true : err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
 }
 
@@ -304,7 +323,7 @@ static bool lay_out(backend *b, struct ggml_cgraph *cg) {
 
 static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
     size_t free_bytes;
-    if (!need_sched(b, e)) return false;
+    if (!need_sched(b, cg, e)) return false;
     if (lay_out(b, cg)) return true;
     backend_trim(b); /* it may be half allocated */
     backend_memory(b, &free_bytes, NULL);
@@ -312,9 +331,9 @@ static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
                    free_bytes >> 20);
 }
 
-/* Multiplications in matrix products and attention: nearly all of a graph's work. */
-static double work_of(struct ggml_cgraph *cg) {
-    double work = 0;
+/* Multiplications in convolutions, matrix products and attention: nearly all of a graph's work. */
+static double work_of(const graph *g, struct ggml_cgraph *cg) {
+    double work = g->io->work;
     for (int i = 0; i < ggml_graph_n_nodes(cg); i++) {
         const struct ggml_tensor *t = ggml_graph_node(cg, i);
         if (t->op == GGML_OP_MUL_MAT) work += (double)ggml_nelements(t) * (double)t->src[0]->ne[0];
@@ -325,8 +344,9 @@ static double work_of(struct ggml_cgraph *cg) {
 
 /* Threads meet after every operation, spinning until the last one comes. Where operations are short that costs more
  * than a second thread saves, and very much more while other processes want the cores. */
-static void choose_threads(backend *b, struct ggml_cgraph *cg) {
-    const bool worth_it = work_of(cg) / (1.0 + ggml_graph_n_nodes(cg)) > WORK_PER_NODE;
+static void choose_threads(const graph *g, struct ggml_cgraph *cg) {
+    const backend *b = g->b;
+    const bool worth_it = work_of(g, cg) / (1.0 + ggml_graph_n_nodes(cg)) > WORK_PER_NODE;
     ggml_backend_cpu_set_n_threads(b->cpu, worth_it || b->all_threads ? b->threads : 1);
 }
 
@@ -365,7 +385,7 @@ static bool run(graph *g, graph_build build, void *ctx, err *e) {
     if (g->overflow) return err_set(e, ERR_INTERNAL, "more than %d inputs and outputs in a graph", GRAPH_IO);
     struct ggml_cgraph *cg = collect(g);
     if (!allocate(g->b, cg, e)) return false;
-    choose_threads(g->b, cg);
+    choose_threads(g, cg);
     feed(g);
     if (!execute(g->b, cg, e)) return false;
     read_back(g);

@@ -88,6 +88,10 @@ void graph_output(graph *g, struct ggml_tensor *t, float *dst);
  * fails with ERR_TOO_LARGE. */
 bool graph_has_room(graph *g, int64_t operations);
 
+/* Adds to the multiplications of the graph, which decide whether several threads are worth it; for custom operations
+ * (ggml's own are counted). */
+void graph_add_work(graph *g, double multiplications);
+
 /* Zeroed memory that lives as long as the graph: parameters of custom operations. */
 void *graph_note(graph *g, size_t size);
 

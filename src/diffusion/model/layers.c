@@ -86,14 +86,30 @@ layer layer_linear(const layers *l, const char *name, int64_t in, int64_t out) {
     return y;
 }
 
+struct ggml_tensor *layer_matrix(const layers *l, const char *name, int64_t in, int64_t out) {
+    return find(l, WEIGHTS_MATRIX, name, "", (const int64_t[]){in, out}, 2);
+}
+
+layer layer_conv_plain(const layers *l, const char *name, int64_t kernel, int64_t in, int64_t out) {
+    return (layer){find(l, WEIGHTS_CONV, name, ".weight", (const int64_t[]){kernel, kernel, in, out}, 4), NULL};
+}
+
 layer layer_conv(const layers *l, const char *name, int64_t kernel, int64_t in, int64_t out) {
-    layer y = {find(l, WEIGHTS_CONV, name, ".weight", (const int64_t[]){kernel, kernel, in, out}, 4), NULL};
+    layer y = layer_conv_plain(l, name, kernel, in, out);
     y.bias = find_vector(l, name, ".bias", out);
     return y;
 }
 
 layer layer_norm(const layers *l, const char *name, int64_t channels) {
     return (layer){find_vector(l, name, ".weight", channels), find_vector(l, name, ".bias", channels)};
+}
+
+struct ggml_tensor *layer_vector(const layers *l, const char *name, int64_t n) {
+    return find_vector(l, name, ".weight", n);
+}
+
+struct ggml_tensor *layer_parameter(const layers *l, const char *name, int64_t n) {
+    return find_vector(l, name, "", n);
 }
 
 layer layer_group_norm(const layers *l, const char *name, int64_t channels) {

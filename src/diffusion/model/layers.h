@@ -27,8 +27,12 @@ bool layers_fail(const layers *l, err_code code, const char *fmt, ...) __attribu
 
 /* The bias is optional in a linear layer. A 1x1 convolution may be asked for as a linear layer. */
 layer layer_linear(const layers *l, const char *name, int64_t in, int64_t out);
+struct ggml_tensor *layer_matrix(const layers *l, const char *name, int64_t in, int64_t out); /* the whole name */
 layer layer_conv(const layers *l, const char *name, int64_t kernel, int64_t in, int64_t out);
+layer layer_conv_plain(const layers *l, const char *name, int64_t kernel, int64_t in, int64_t out); /* without a bias */
 layer layer_norm(const layers *l, const char *name, int64_t channels);
-layer layer_group_norm(const layers *l, const char *name, int64_t channels); /* a multiple of 32 */
+struct ggml_tensor *layer_vector(const layers *l, const char *name, int64_t n);    /* a weight alone */
+struct ggml_tensor *layer_parameter(const layers *l, const char *name, int64_t n); /* a vector of that whole name */
+layer layer_group_norm(const layers *l, const char *name, int64_t channels);       /* a multiple of 32 */
 
 #endif

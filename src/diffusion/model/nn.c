@@ -1,5 +1,5 @@
-/* nn.c - see nn.h. Two ways are chosen by what the backend is: on the CPU convolutions and group norms go through
- * nn_cpu, elsewhere through ggml's own operations. */
+/* nn.c - see nn.h. Two ways are chosen by what the backend is: on the CPU convolutions, matrix products, attention and
+ * group norms go through nn_cpu, elsewhere through ggml's own operations. */
 #include "diffusion/model/nn.h"
 
 #include "diffusion/model/nn_cpu.h"
@@ -7,44 +7,22 @@
 #include <math.h>
 
 enum { GROUPS = 32 };
-static const int64_t patch_limit = 16 << 20;       /* bytes of patches at once on the CPU */
-static const int64_t device_patch_limit = 1 << 28; /* and on an accelerator */
-static const int64_t score_limit = 64 << 20;       /* bytes of attention scores at once */
+static const int64_t patch_limit = 1 << 28;  /* bytes of a convolution's patches at once */
+static const int64_t score_limit = 64 << 20; /* bytes of attention scores at once */
+static const float wide_shrink = 64.0f;      /* of inputs that F16 cannot hold */
 
 tensor *nn_linear(graph *g, tensor *x, const layer *l) {
+    if (backend_custom_ops(g->b)) return cpu_linear_layer(g, x, l->weight, l->bias);
     tensor *y = ggml_mul_mat(g->ctx, l->weight, x);
     return l->bias ? ggml_add(g->ctx, y, l->bias) : y;
 }
 
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
 
-/* Patches times kernel for one band: [ow rows, oc], which is the band in the picture's own layout. */
-static tensor *conv_band_product(graph *g, tensor *x, tensor *kernel, const conv_band *band) {
-    tensor *patches = cpu_patches(g, x, kernel, band);
-    return ggml_mul_mat(g->ctx, patches, ggml_reshape_2d(g->ctx, kernel, patches->ne[0], kernel->ne[3]));
-}
-
-/* Patches of the whole picture would be nine times the picture, so they are made for some rows at a time. */
-static tensor *conv_cpu(graph *g, tensor *x, tensor *kernel, tensor *bias, conv_band band) {
-    const int64_t row_bytes =
-        band.ow * kernel->ne[0] * kernel->ne[1] * kernel->ne[2] * (int64_t)ggml_type_size(kernel->type);
-    int64_t step = patch_limit / row_bytes;
-    if (step < 1) step = 1;
-    if (!graph_has_room(g, 4 * x->ne[3] * (band.oh / step + 1))) step = band.oh;
-    tensor *out = NULL;
-    for (band.image = 0; band.image < x->ne[3]; band.image++) {
-        for (band.row = 0; band.row < band.oh; band.row += step) {
-            band.rows = band.oh - band.row < step ? band.oh - band.row : step;
-            out = cpu_place(g, out, conv_band_product(g, x, kernel, &band), bias, &band, x->ne[3]);
-        }
-    }
-    return out;
-}
-
-static tensor *conv_device(graph *g, tensor *x, tensor *kernel, const conv_band *band) {
-    const int s = band->stride, p = band->pad;
+static tensor *conv_device(graph *g, tensor *x, tensor *kernel, int s, int p) {
+    const int64_t ow = (x->ne[0] + 2 * p - kernel->ne[0]) / s + 1, oh = (x->ne[1] + 2 * p - kernel->ne[1]) / s + 1;
     const int64_t patch = kernel->ne[0] * kernel->ne[1] * kernel->ne[2] * (int64_t)ggml_type_size(kernel->type);
-    if (band->ow * band->oh * x->ne[3] * patch > device_patch_limit) {
+    if (ow * oh * x->ne[3] * patch > patch_limit) {
         tensor *direct = ggml_conv_2d_direct(g->ctx, kernel, x, s, s, p, p, 1, 1);
         if (graph_supports(g, direct)) return direct;
     }
@@ -57,21 +35,29 @@ static tensor *per_channel(graph *g, tensor *v) {
 }
 
 tensor *nn_conv2d(graph *g, tensor *x, const layer *l, int stride, int pad) {
-    tensor *weight = l->weight, *bias = l->bias;
-    conv_band band = {.stride = stride, .pad = pad};
-    band.ow = (x->ne[0] + 2 * pad - weight->ne[0]) / stride + 1;
-    band.oh = (x->ne[1] + 2 * pad - weight->ne[1]) / stride + 1;
-    if (backend_custom_ops(g->b)) return conv_cpu(g, x, weight, bias, band);
-    tensor *y = conv_device(g, x, weight, &band);
-    return bias ? ggml_add(g->ctx, y, per_channel(g, bias)) : y;
+    if (backend_custom_ops(g->b)) return cpu_conv2d(g, x, l->weight, l->bias, stride, pad);
+    tensor *y = conv_device(g, x, l->weight, stride, pad);
+    return l->bias ? ggml_add(g->ctx, y, per_channel(g, l->bias)) : y;
 }
 
 tensor *nn_conv2d_same(graph *g, tensor *x, const layer *l) {
     return nn_conv2d(g, x, l, 1, (int)(l->weight->ne[0] / 2));
 }
 
+/* On the CPU a product's inputs stay F32. */
+static tensor *conv_wide(graph *g, tensor *x, const layer *l, int stride, int pad) {
+    if (backend_custom_ops(g->b) || l->weight->type != GGML_TYPE_F16) return nn_conv2d(g, x, l, stride, pad);
+    tensor *y = conv_device(g, ggml_scale(g->ctx, x, 1.0f / wide_shrink), l->weight, stride, pad);
+    y = ggml_scale_inplace(g->ctx, y, wide_shrink);
+    return l->bias ? ggml_add(g->ctx, y, per_channel(g, l->bias)) : y;
+}
+
+tensor *nn_conv2d_same_wide(graph *g, tensor *x, const layer *l) {
+    return conv_wide(g, x, l, 1, (int)(l->weight->ne[0] / 2));
+}
+
 tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l) {
-    return nn_conv2d(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), l, 2, 0);
+    return conv_wide(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), l, 2, 0);
 }
 
 tensor *nn_upsample2(graph *g, tensor *x) {
@@ -95,6 +81,10 @@ tensor *nn_silu(graph *g, tensor *x) {
     return ggml_silu(g->ctx, x);
 }
 
+tensor *nn_gelu(graph *g, tensor *x) {
+    return ggml_gelu_erf(g->ctx, x);
+}
+
 /* Not ggml_gelu_quick: on the CPU that is a table of F16 values. */
 tensor *nn_gelu_quick(graph *g, tensor *x) {
     return ggml_mul(g->ctx, x, ggml_sigmoid(g->ctx, ggml_scale(g->ctx, x, 1.702f)));
@@ -106,12 +96,9 @@ tensor *nn_geglu(graph *g, tensor *x) {
 
 /* --- Attention --------------------------------------------------------------------------------------------------- */
 
-/* [c, t, n] -> [c / heads, t, heads, n], a view unless `width` pads the head with zeros. */
-static tensor *split_heads(graph *g, tensor *x, int heads, int64_t width) {
-    const int64_t d = x->ne[0] / heads;
-    tensor *y = ggml_reshape_4d(g->ctx, x, d, heads, x->ne[1], x->ne[2]);
-    if (width > d) y = ggml_pad(g->ctx, y, (int)(width - d), 0, 0, 0);
-    return ggml_permute(g->ctx, y, 0, 2, 1, 3);
+/* [c, t, n] -> [d, t, heads, n], a view */
+static tensor *split_heads(graph *g, tensor *x, int heads, int64_t d) {
+    return ggml_permute(g->ctx, ggml_reshape_4d(g->ctx, x, d, heads, x->ne[1], x->ne[2]), 0, 2, 1, 3);
 }
 
 /* Softmax of all scores of some queries. q, k, v: [d, t, heads, n] -> [c, t, n] */
@@ -142,21 +129,16 @@ static tensor *attention_split(graph *g, tensor *q, tensor *k, tensor *v, int he
     return out;
 }
 
-/* Flash attention (Dao et al. 2022), which holds no scores. NULL when the device has none for this width of head.
- * ggml's fast path on the CPU wants heads of a multiple of 16 channels: zeros change neither scores nor values. */
+/* Flash attention (Dao et al. 2022), which holds no scores. NULL when the device has none for this width of head. */
 static tensor *attention_flash(graph *g, tensor *q, tensor *k, tensor *v, int heads, float scale) {
-    const int64_t d = q->ne[0] / heads, width = backend_custom_ops(g->b) ? (d + 15) / 16 * 16 : d;
-    tensor *qh = split_heads(g, q, heads, width), *kh = split_heads(g, k, heads, width);
-    tensor *vh = split_heads(g, v, heads, width);
-    if (!backend_custom_ops(g->b)) {
-        kh = ggml_cast(g->ctx, kh, GGML_TYPE_F16);
-        vh = ggml_cast(g->ctx, vh, GGML_TYPE_F16);
-    }
+    if (backend_custom_ops(g->b)) return cpu_attention_layer(g, q, k, v, heads, scale);
+    const int64_t d = q->ne[0] / heads;
+    tensor *qh = split_heads(g, q, heads, d), *kh = split_heads(g, k, heads, d), *vh = split_heads(g, v, heads, d);
+    kh = ggml_cast(g->ctx, kh, GGML_TYPE_F16);
+    vh = ggml_cast(g->ctx, vh, GGML_TYPE_F16);
     tensor *y = ggml_flash_attn_ext(g->ctx, qh, kh, vh, NULL, scale, 0.0f, 0.0f);
     if (!graph_supports(g, y)) return NULL;
     ggml_prec_set_acc(y, GGML_PREC_F32);
-    if (width > d)
-        y = ggml_cont(g->ctx, ggml_view_4d(g->ctx, y, d, heads, q->ne[1], q->ne[2], y->nb[1], y->nb[2], y->nb[3], 0));
     return ggml_reshape_3d(g->ctx, y, q->ne[0], q->ne[1], q->ne[2]);
 }
 

@@ -26,6 +26,11 @@ tensor *nn_conv2d(graph *g, tensor *x, const layer *l, int stride, int pad);
 /* The same, of stride 1 and padded so that the size stays. */
 tensor *nn_conv2d_same(graph *g, tensor *x, const layer *l);
 
+/* The same for inputs beyond the range of F16 (65504), up to 64 times that: where an accelerator would round them to
+ * F16 they are made smaller before and the result larger again, which costs nothing but the digits below 4e-6. The
+ * autoencoder of SDXL needs it wherever no norm comes before. */
+tensor *nn_conv2d_same_wide(graph *g, tensor *x, const layer *l);
+
 /* Over the channels of a picture in 32 groups. x: [w, h, c, n], weight, bias: [c]. */
 tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps);
 
@@ -33,6 +38,7 @@ tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps);
 tensor *nn_layer_norm(graph *g, tensor *x, const layer *l);
 
 tensor *nn_silu(graph *g, tensor *x);
+tensor *nn_gelu(graph *g, tensor *x);       /* x Phi(x), exact: OpenCLIP */
 tensor *nn_gelu_quick(graph *g, tensor *x); /* x sigmoid(1.702 x): CLIP ViT-L */
 
 /* Gated feed-forward (Shazeer 2020): the first half of x times gelu (erf) of the second. x: [2c, ...] -> [c, ...] */
@@ -46,7 +52,8 @@ tensor *nn_attention(graph *g, tensor *q, tensor *k, tensor *v, int heads, bool 
 /* Nearest neighbour, twice the size. [w, h, c, n] -> [2w, 2h, c, n] */
 tensor *nn_upsample2(graph *g, tensor *x);
 
-/* 3x3 convolution of stride 2 with one zero column right and one zero row below, as the autoencoder's encoder does. */
+/* 3x3 convolution of stride 2 with one zero column right and one zero row below, as the autoencoder's encoder does; for
+ * wide inputs, too. */
 tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l);
 
 /* Sinusoidal embedding of timesteps, cosines first (Vaswani et al. 2017; LDM's order). t: [n] -> [dim, n] */

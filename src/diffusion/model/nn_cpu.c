@@ -1,125 +1,155 @@
 /* nn_cpu.c - see nn_cpu.h. Each operation has a struct of parameters, a function that appends it to the graph and one
- * that computes thread ith of nth. */
+ * that computes thread ith of nth; where its data lie is known only then. */
 #include "diffusion/model/nn_cpu.h"
+
+#include "diffusion/cpu/kernels.h"
 
 #include <ggml-cpu.h>
 #include <math.h>
-#include <string.h>
 
-enum { SEGMENT = 64, MAX_STRIDE = 2, MAX_KERNEL = 7, SPAN = SEGMENT * MAX_STRIDE + MAX_KERNEL };
-
-/* --- Patches ----------------------------------------------------------------------------------------------------- */
-
-typedef struct patches_op {
-    conv_band band;
-    int64_t kw, kh, ic;
-} patches_op;
-
-/* A stretch of one input row, from column `from` on, zero outside of the picture (row NULL: wholly outside), in the
- * type of the patches. F16 saturates instead of overflowing. */
-static void load_row(char *to, enum ggml_type type, const float *row, int64_t width, int64_t from, int64_t count) {
-    float part[SPAN];
-    const int64_t low = from < 0 ? -from : 0,
-                  high = from + count > width ? width - from : count; /* inside the picture */
-    if (!row || low >= high) {
-        memset(to, 0, (size_t)count * ggml_type_size(type));
-        return;
-    }
-    for (int64_t i = 0; i < low; i++) part[i] = 0.0f;
-    for (int64_t i = high; i < count; i++) part[i] = 0.0f;
-    if (type == GGML_TYPE_F32) {
-        memcpy(part + low, row + from + low, (size_t)(high - low) * sizeof *part);
-        memcpy(to, part, (size_t)count * sizeof *part);
-        return;
-    }
-    for (int64_t i = low; i < high; i++) {
-        const float v = row[from + i];
-        const float least = v < -65504.0f ? -65504.0f : v; /* not fminf(): this compiles to vector code */
-        part[i] = least > 65504.0f ? 65504.0f : least;
-    }
-    ggml_cpu_fp32_to_fp16(part, (ggml_fp16_t *)(void *)to, count);
+static void f16_to_floats(const void *from, float *to, int64_t n) {
+    ggml_cpu_fp16_to_fp32(from, to, n);
+}
+static void bf16_to_floats(const void *from, float *to, int64_t n) {
+    ggml_cpu_bf16_to_fp32(from, to, n);
 }
 
-/* Deals one kernel row of input out to the patches of `count` pixels. The usual sizes are spelled out so that the
- * compiler makes plain moves of them. */
-static void deal_row(char *dst, size_t patch, const char *src, size_t step, size_t size, int64_t count) {
-    if (size == 3 * sizeof(ggml_fp16_t)) {
-        for (int64_t i = 0; i < count; i++, dst += patch, src += step) memcpy(dst, src, 3 * sizeof(ggml_fp16_t));
-    } else if (size == 3 * sizeof(float)) {
-        for (int64_t i = 0; i < count; i++, dst += patch, src += step) memcpy(dst, src, 3 * sizeof(float));
-    } else {
-        for (int64_t i = 0; i < count; i++, dst += patch, src += step) memcpy(dst, src, size);
-    }
+/* `rows` rows of all of a tensor's numbers. */
+static cpu_matrix matrix_of(const struct ggml_tensor *t, int64_t rows) {
+    cpu_matrix m = {.data = t->data, .row_bytes = ggml_nbytes(t) / (size_t)rows};
+    if (!ggml_is_quantized(t->type)) m.element_bytes = ggml_type_size(t->type);
+    if (t->type == GGML_TYPE_F16)
+        m.to_floats = f16_to_floats;
+    else if (t->type == GGML_TYPE_BF16)
+        m.to_floats = bf16_to_floats;
+    else if (t->type != GGML_TYPE_F32)
+        m.to_floats = ggml_get_type_traits(t->type)->to_float;
+    return m;
 }
 
-/* The patches of up to SEGMENT pixels of one row: short enough that they stay in the first-level cache while the
- * channels are dealt out to them. */
-static void patch_segment(const patches_op *p, struct ggml_tensor *dst, int64_t y, int64_t x0) {
-    const struct ggml_tensor *x = dst->src[0];
-    const conv_band *band = &p->band;
-    const size_t element = ggml_type_size(dst->type);
-    const int64_t count = band->ow - x0 < SEGMENT ? band->ow - x0 : SEGMENT;
-    const int64_t span = (count - 1) * band->stride + p->kw;
-    char *to = (char *)dst->data + (size_t)((y - band->row) * band->ow + x0) * dst->nb[1];
-    char row[SPAN * sizeof(float)];
-    for (int64_t c = 0; c < p->ic; c++) {
-        const char *plane = (const char *)x->data + (size_t)band->image * x->nb[3] + (size_t)c * x->nb[2];
-        for (int64_t ky = 0; ky < p->kh; ky++, to += (size_t)p->kw * element) {
-            const int64_t in = y * band->stride + ky - band->pad;
-            const bool inside = in >= 0 && in < x->ne[1];
-            const char *from = inside ? plane + (size_t)in * x->nb[1] : NULL;
-            load_row(row, dst->type, (const float *)(const void *)from, x->ne[0], x0 * band->stride - band->pad, span);
-            deal_row(to, dst->nb[1], row, (size_t)band->stride * element, (size_t)p->kw * element, count);
-        }
-    }
+static struct ggml_tensor *contiguous(graph *g, struct ggml_tensor *x) {
+    return ggml_is_contiguous(x) ? x : ggml_cont(g->ctx, x);
 }
 
-static void compute_patches(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const patches_op *p = params;
-    const int64_t segments = (p->band.ow + SEGMENT - 1) / SEGMENT;
-    for (int64_t i = ith; i < p->band.rows * segments; i += nth) {
-        const int64_t y = p->band.row + i / segments, x0 = i % segments * SEGMENT;
-        patch_segment(p, dst, y, x0);
-    }
+/* --- Convolution ------------------------------------------------------------------------------------------------- */
+
+typedef struct conv_op {
+    const cpu_kernels *kernels;
+    cpu_conv shape; /* without the addresses */
+    bool winograd;  /* the last source is its room */
+} conv_op;
+
+/* With few tiles most of what Winograd's way multiplies would be filling. */
+static bool suits_winograd(const cpu_conv *c) {
+    enum { FEWEST_TILES = 12, FEWEST_CHANNELS = 8 };
+    return c->kh == 3 && c->kw == 3 && c->stride == 1 && c->pad == 1 && c->ic >= FEWEST_CHANNELS &&
+           c->n * ((c->h + 3) / 4) * ((c->w + 3) / 4) >= FEWEST_TILES;
 }
 
-struct ggml_tensor *cpu_patches(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, const conv_band *band) {
-    GGML_ASSERT(kernel->ne[0] <= MAX_KERNEL && kernel->ne[1] <= MAX_KERNEL && band->stride <= MAX_STRIDE);
-    GGML_ASSERT(x->type == GGML_TYPE_F32 && x->nb[0] == sizeof(float));
-    patches_op *p = graph_note(g, sizeof *p);
-    *p = (patches_op){*band, kernel->ne[0], kernel->ne[1], kernel->ne[2]};
-    return ggml_custom_4d(g->ctx, kernel->type, p->kw * p->kh * p->ic, band->ow * band->rows, 1, 1, &x, 1,
-                          compute_patches, GGML_N_TASKS_MAX, p);
+static void compute_conv(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const conv_op *p = params;
+    cpu_conv c = p->shape;
+    const struct ggml_tensor *kernel = dst->src[1], *bias = dst->src[p->winograd ? 3 : 2];
+    c.x = dst->src[0]->data;
+    c.y = dst->data;
+    c.weight = matrix_of(kernel, kernel->ne[3]);
+    c.bias = bias ? bias->data : NULL;
+    if (p->winograd)
+        p->kernels->winograd(&c, dst->src[2]->data, ith, nth);
+    else
+        p->kernels->conv(&c, ith, nth);
 }
 
-/* --- Placing a band ---------------------------------------------------------------------------------------------- */
-
-typedef struct place_op {
-    conv_band band;
-    bool first;
-} place_op;
-
-static void compute_place(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const place_op *p = params;
-    const struct ggml_tensor *y = dst->src[p->first ? 0 : 1], *bias = dst->src[p->first ? 1 : 2];
-    const int64_t count = y->ne[0];
-    for (int64_t c = ith; c < y->ne[1]; c += nth) {
-        const float *from = (const float *)y->data + c * count;
-        float *to = (float *)dst->data + ((p->band.image * dst->ne[2] + c) * dst->ne[1] + p->band.row) * dst->ne[0];
-        const float add =
-            bias ? ((const float *)bias->data)[(bias->ne[1] > 1 ? p->band.image * bias->ne[0] : 0) + c] : 0.0f;
-        for (int64_t i = 0; i < count; i++) to[i] = from[i] + add;
-    }
+/* The room is an operation's result, which is the transformed input. */
+static void compute_winograd_input(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const conv_op *p = params;
+    cpu_conv c = p->shape;
+    c.x = dst->src[0]->data;
+    p->kernels->winograd_input(&c, dst->data, ith, nth);
 }
 
-struct ggml_tensor *cpu_place(graph *g, struct ggml_tensor *out, struct ggml_tensor *y, struct ggml_tensor *bias,
-                              const conv_band *band, int64_t n) {
-    place_op *p = graph_note(g, sizeof *p);
-    *p = (place_op){*band, out == NULL};
-    struct ggml_tensor *args[2] = {y, bias};
-    const int n_args = bias ? 2 : 1;
-    if (out) return ggml_custom_inplace(g->ctx, out, args, n_args, compute_place, GGML_N_TASKS_MAX, p);
-    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, band->ow, band->oh, y->ne[1], n, args, n_args, compute_place,
+struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
+                               int stride, int pad) {
+    conv_op *p = graph_note(g, sizeof *p);
+    x = contiguous(g, x);
+    cpu_conv c = {.n = x->ne[3],
+                  .ic = x->ne[2],
+                  .oc = kernel->ne[3],
+                  .h = x->ne[1],
+                  .w = x->ne[0],
+                  .kh = kernel->ne[1],
+                  .kw = kernel->ne[0],
+                  .stride = stride,
+                  .pad = pad,
+                  .bias_per_picture = bias && bias->ne[1] > 1};
+    c.ow = (c.w + 2 * pad - c.kw) / stride + 1;
+    c.oh = (c.h + 2 * pad - c.kh) / stride + 1;
+    *p = (conv_op){cpu_kernels_best(), c, suits_winograd(&c)};
+    graph_add_work(g, (double)c.n * (double)(c.oh * c.ow) * (double)(c.kh * c.kw) * (double)c.ic * (double)c.oc);
+    struct ggml_tensor *args[4] = {x, kernel};
+    int count = 2;
+    if (p->winograd)
+        args[count++] = ggml_custom_4d(g->ctx, GGML_TYPE_F32, p->kernels->winograd_room(&c, backend_threads(g->b)), 1,
+                                       1, 1, &x, 1, compute_winograd_input, GGML_N_TASKS_MAX, p);
+    if (bias) args[count++] = bias;
+    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, c.ow, c.oh, c.oc, c.n, args, count, compute_conv, GGML_N_TASKS_MAX, p);
+}
+
+/* --- Matrix product ---------------------------------------------------------------------------------------------- */
+
+static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const cpu_kernels *kernels = params;
+    const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1], *bias = dst->src[2];
+    const cpu_linear l = {.x = x->data,
+                          .bias = bias ? bias->data : NULL,
+                          .weight = matrix_of(weight, weight->ne[1]),
+                          .y = dst->data,
+                          .t = ggml_nrows(x),
+                          .in = weight->ne[0],
+                          .out = weight->ne[1]};
+    kernels->linear(&l, ith, nth);
+}
+
+/* The parameters are a table that lives as long as the program. */
+static void *kernels_as_params(void) {
+    return (void *)(uintptr_t)cpu_kernels_best();
+}
+
+struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                     struct ggml_tensor *bias) {
+    x = contiguous(g, x);
+    graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
+    struct ggml_tensor *args[3] = {x, weight, bias};
+    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, weight->ne[1], x->ne[1], x->ne[2], x->ne[3], args, bias ? 3 : 2,
+                          compute_linear, GGML_N_TASKS_MAX, kernels_as_params());
+}
+
+/* --- Attention --------------------------------------------------------------------------------------------------- */
+
+typedef struct attention_op {
+    const cpu_kernels *kernels;
+    cpu_attention shape; /* without the addresses */
+} attention_op;
+
+static void compute_attention(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const attention_op *p = params;
+    cpu_attention a = p->shape;
+    a.q = dst->src[0]->data;
+    a.k = dst->src[1]->data;
+    a.v = dst->src[2]->data;
+    a.y = dst->data;
+    p->kernels->attention(&a, ith, nth);
+}
+
+struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
+                                        int heads, float scale) {
+    attention_op *p = graph_note(g, sizeof *p);
+    *p = (attention_op){
+        cpu_kernels_best(),
+        {.n = q->ne[2], .tq = q->ne[1], .tk = k->ne[1], .heads = heads, .d = q->ne[0] / heads, .scale = scale}};
+    graph_add_work(g, 2.0 * (double)ggml_nelements(q) * (double)k->ne[1]);
+    struct ggml_tensor *args[3] = {contiguous(g, q), contiguous(g, k), contiguous(g, v)};
+    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2], 1, args, 3, compute_attention,
                           GGML_N_TASKS_MAX, p);
 }
 

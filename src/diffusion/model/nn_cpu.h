@@ -1,25 +1,21 @@
-/* nn_cpu.h - operations that ggml's CPU backend has not, or has slowly, as custom operations of its graphs. Only nn.c
- * uses them, and only when the backend computes on the CPU. */
+/* nn_cpu.h - the kernels of diffusion/cpu as custom operations of ggml's graphs. Only nn.c uses them, and only when the
+ * backend computes on the CPU. All inputs are contiguous F32, weights of any type. */
 #ifndef MYSTI_DIFFUSION_NN_CPU_H
 #define MYSTI_DIFFUSION_NN_CPU_H
 
 #include "diffusion/model/backend.h"
 
-/* Which part of a convolution: output rows row .. row + rows - 1 of picture `image` of the batch. */
-typedef struct conv_band {
-    int stride, pad;
-    int64_t image, row, rows;
-    int64_t ow, oh; /* size of the whole output picture */
-} conv_band;
+/* nn_conv2d. x: [w, h, ic, n], kernel: [kw, kh, ic, oc] F16, BF16 or F32, bias: [oc], [oc, n] or NULL. */
+struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
+                               int stride, int pad);
 
-/* The input patches under a band's output pixels, in the kernel's type (F16 values are clamped to the finite range).
- * x: [w, h, ic, n], kernel: [kw, kh, ic, oc] -> [kw kh ic, ow rows]. Three times as fast as ggml_im2col in F16. */
-struct ggml_tensor *cpu_patches(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, const conv_band *band);
+/* nn_linear. x: [in, ...], weight: [in, out] of any type, bias: [out] or NULL. */
+struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                     struct ggml_tensor *bias);
 
-/* Writes y + bias into a band's place of the output. y: [ow rows, oc], bias: [oc], [oc, n] or NULL; out: [ow, oh, oc,
- * n], or NULL for the first band, which creates it. Returns the output. */
-struct ggml_tensor *cpu_place(graph *g, struct ggml_tensor *out, struct ggml_tensor *y, struct ggml_tensor *bias,
-                              const conv_band *band, int64_t n);
+/* nn_attention, not causal. q: [c, tq, n], k, v: [c, tk, n]. */
+struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
+                                        int heads, float scale);
 
 /* nn_group_norm in two passes over the data instead of six. */
 struct ggml_tensor *cpu_group_norm(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,

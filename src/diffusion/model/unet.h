@@ -1,15 +1,16 @@
-/* unet.h - the denoising UNet of latent diffusion (Rombach et al. 2022), Stable Diffusion 1.x.
+/* unet.h - the denoising UNet of latent diffusion (Rombach et al. 2022): Stable Diffusion 1.x, 2.x and XL (Podell et
+ * al. 2023), and what was distilled from them with fewer blocks.
  *
- * Everything is read from the tensors: levels, residual blocks per level, which levels attend, transformer depth,
- * widths, context width, input channels (4; 8 and 9 for editing and inpainting models). Only the number of attention
- * heads is not in them: with 1x1 convolutions as transformer projections (SD 1.x) there are 8 heads; with linear
- * projections (SD 2.x) a head has 64 channels. A width that this does not divide takes the next smaller number of heads
+ * Everything is read from the tensors: levels, residual blocks per level, which of them attend and with how many
+ * transformer blocks, what the middle consists of (it may be missing), widths, context and label width, input channels
+ * (4; 8 and 9 for editing and inpainting models). Only the number of attention heads is not in them: with 1x1
+ * convolutions as transformer projections (SD 1.x) there are 8 heads; with linear projections (SD 2.x, XL) a head has
+ * 64 channels. A width that this does not divide takes the next smaller number of heads
  * that does. Borrows weights and backend, which must outlive it. */
 #ifndef MYSTI_DIFFUSION_UNET_H
 #define MYSTI_DIFFUSION_UNET_H
 
-#include "diffusion/load/weights.h"
-#include "diffusion/model/backend.h"
+#include "diffusion/model/unet_encoder.h"
 
 typedef struct unet unet;
 
@@ -22,22 +23,24 @@ typedef struct unet_info {
     int in_channels;  /* 4, or more when image and mask are concatenated */
     int out_channels; /* 4 */
     int context_dim;  /* width of the text context */
+    int label_dim;    /* of the vector beside it: pooled text and size in SDXL; 0: there is none */
     int levels;       /* h and w of the input are halved levels - 1 times, rounded up */
 } unet_info;
 unet_info unet_describe(const unet *u);
+const unet_encoder *unet_first_half(const unet *u);
 
-/* One batch through the network, of any size.
- *   x         [n, in_channels, h, w]
- *   timesteps [n], 0..999, fractions allowed
- *   context   [n, tokens, context_dim]
- *   out       [n, out_channels, h, w], caller's */
-typedef struct unet_input {
-    const float *x;
-    int n, h, w;
-    const float *timesteps;
-    const float *context;
-    int tokens;
-} unet_input;
+/* Cross-attentions in the order of diffusers' processors (down, up, middle), and the channels of number i. */
+int unet_crosses(const unet *u);
+int64_t unet_cross_channels(const unet *u, int i);
+
+/* out: [n, out_channels, h, w], caller's. */
 bool unet_eval(unet *u, const unet_input *in, float *out, err *e);
+
+/* The picture that the last block of the second half takes from those before it, [deep_channels, h, w] for each of the
+ * batch: it changes little from step to step (Ma et al. 2023, "DeepCache"). unet_eval_keeping() leaves it in `deep`;
+ * unet_eval_shallow() takes it from there, and computes nothing but the first convolution and the last block. */
+int unet_deep_channels(const unet *u);
+bool unet_eval_keeping(unet *u, const unet_input *in, float *deep, float *out, err *e);
+bool unet_eval_shallow(unet *u, const unet_input *in, const float *deep, float *out, err *e);
 
 #endif

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_DEPTH = 64, BLOCK_OPERATIONS = 64, SD1_HEADS = 8, SD2_HEAD = 64, SD2_CONTEXT = 1024 };
+enum { MAX_DEPTH = 64, BLOCK_OPERATIONS = 64, SD1_HEADS = 8, SD2_HEAD = 64, SD1_CONTEXT = 768 };
 
 unet_resnet unet_resnet_load(const layers *l, int64_t in, int64_t emb, int64_t *out_channels) {
     const int64_t out = layers_dim(l, "out_layers.3.weight", 3);
@@ -44,9 +44,10 @@ static unet_transformer_block load_block(const layers *l, int64_t c, int64_t con
     };
 }
 
+/* A 1x1 convolution that a converter stored as a matrix still has SD 1's context. */
 static int head_count(const layers *l, int64_t channels, int64_t context) {
     const bool is_conv = layers_dim(l, "proj_in.weight", 0) == 1 && layers_dim(l, "proj_in.weight", 1) == 1;
-    int heads = !is_conv && context == SD2_CONTEXT ? (int)(channels / SD2_HEAD) : SD1_HEADS;
+    int heads = !is_conv && context != SD1_CONTEXT ? (int)(channels / SD2_HEAD) : SD1_HEADS;
     while (heads > 1 && channels % heads) heads--;
     return heads > 1 ? heads : 1;
 }
@@ -91,25 +92,39 @@ tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *e
     return ggml_add(g->ctx, h, x);
 }
 
+static tensor *attend_to(graph *g, tensor *q, int heads, tensor *context, const layer *k, const layer *v) {
+    return nn_attention(g, q, nn_linear(g, context, k), nn_linear(g, context, v), heads, false);
+}
+
 static tensor *attend(graph *g, const unet_attention *a, int heads, tensor *x, tensor *context) {
-    tensor *q = nn_linear(g, x, &a->q), *k = nn_linear(g, context, &a->k), *v = nn_linear(g, context, &a->v);
-    return nn_linear(g, nn_attention(g, q, k, v, heads, false), &a->out);
+    return nn_linear(g, attend_to(g, nn_linear(g, x, &a->q), heads, context, &a->k, &a->v), &a->out);
+}
+
+/* The picture is attended to by itself, with the same queries, and added by its weight. number: of this attention. */
+static tensor *attend_cross(graph *g, const unet_attention *a, int heads, tensor *x, const unet_context *c,
+                            int number) {
+    if (!c->image) return attend(g, a, heads, x, c->text);
+    const unet_image_attention *i = &c->image[number];
+    tensor *q = nn_linear(g, x, &a->q), *y = attend_to(g, q, heads, c->text, &a->k, &a->v);
+    tensor *shown = attend_to(g, q, heads, c->image_tokens, &i->k, &i->v);
+    return nn_linear(g, ggml_add(g->ctx, y, ggml_scale(g->ctx, shown, c->image_weight)), &a->out);
 }
 
 /* x: [c, w h, n] */
-static tensor *forward_block(graph *g, const unet_transformer_block *b, int heads, tensor *x, tensor *context) {
+static tensor *forward_block(graph *g, const unet_transformer_block *b, int heads, tensor *x, const unet_context *c,
+                             int number) {
     tensor *h = nn_layer_norm(g, x, &b->norm1);
     x = ggml_add(g->ctx, attend(g, &b->self, heads, h, h), x);
-    x = ggml_add(g->ctx, attend(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), context), x);
+    x = ggml_add(g->ctx, attend_cross(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), c, number), x);
     h = nn_geglu(g, nn_linear(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in));
     return ggml_add(g->ctx, nn_linear(g, h, &b->ff_out), x);
 }
 
-tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, tensor *context) {
+tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, const unet_context *context) {
     tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &t->norm, transformer_norm_eps));
     h = nn_linear(g, h, &t->proj_in);
     for (int i = 0; i < t->depth && graph_has_room(g, BLOCK_OPERATIONS); i++)
-        h = forward_block(g, &t->blocks[i], t->heads, h, context);
+        h = forward_block(g, &t->blocks[i], t->heads, h, context, t->first + i);
     h = nn_to_picture(g, nn_linear(g, h, &t->proj_out), x->ne[0], x->ne[1]);
     return ggml_add(g->ctx, h, x);
 }

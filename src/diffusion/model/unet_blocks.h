@@ -15,6 +15,12 @@ typedef struct unet_attention {
     layer q, k, v, out;
 } unet_attention;
 
+/* What an IP-Adapter adds to one cross-attention: keys and values of a picture's tokens (Ye et al. 2023, equation 5).
+ */
+typedef struct unet_image_attention {
+    layer k, v;
+} unet_image_attention;
+
 typedef struct unet_transformer_block {
     layer norm1, norm2, norm3;
     unet_attention self, cross;
@@ -26,6 +32,7 @@ typedef struct unet_transformer {
     unet_transformer_block *blocks; /* owned; NULL: there is no transformer */
     int depth, heads;
     int64_t context_dim;
+    int first; /* the number of its first block's cross-attention, as unet_image has them */
 } unet_transformer;
 
 /* in: channels of the input, emb: width of the time embedding. *out becomes the channels of the output. */
@@ -38,8 +45,16 @@ void unet_transformer_free(unet_transformer *t);
 /* x: [w, h, in, n], emb: [emb, n], already through silu -> [w, h, out, n] */
 tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb);
 
-/* x: [w, h, c, n], context: [context_dim, tokens, n] -> [w, h, c, n] */
-tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, tensor *context);
+/* What is attended to. */
+typedef struct unet_context {
+    tensor *text;                      /* [context_dim, tokens, n] */
+    const unet_image_attention *image; /* by number of the cross-attention; NULL: there is no picture */
+    tensor *image_tokens;              /* [context_dim, tokens, n] */
+    float image_weight;
+} unet_context;
+
+/* x: [w, h, c, n] -> [w, h, c, n] */
+tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, const unet_context *context);
 
 /* silu(group norm), as before most convolutions. */
 tensor *unet_norm_silu(graph *g, tensor *x, const layer *l);

@@ -10,7 +10,6 @@
 #include <string.h>
 
 enum { MAX_LEVELS = 8, MAX_BLOCKS = 8, MAX_CHANNELS = 128, DEFAULT_TILE = 64 };
-static const float sd1_scale = 0.18215f;
 
 typedef struct level {
     vae_resnet blocks[MAX_BLOCKS];
@@ -94,14 +93,14 @@ static bool load(vae *v, weights *w, err *e) {
     v->info.can_encode = ok && layers_has_any(&top, "encoder.");
     if (v->info.can_encode) load_encoder(v, &top);
     v->info.factor = 1 << (v->levels > 0 ? v->levels - 1 : 0);
-    v->info.scale = sd1_scale;
     return ok;
 }
 
-vae *vae_open(weights *w, backend *b, err *e) {
+vae *vae_open(weights *w, backend *b, float scale, err *e) {
     vae *v = mem_alloc(1, sizeof *v);
     v->b = b;
     v->tile = DEFAULT_TILE;
+    v->info.scale = scale;
     if (load(v, w, e)) return v;
     vae_close(v);
     return NULL;
@@ -131,7 +130,7 @@ static tensor *forward_decoder(graph *g, const vae *v, tensor *z) {
     tensor *x = vae_middle_forward(g, &d->mid, nn_conv2d_same(g, z, &d->conv_in));
     for (int i = v->levels - 1; i >= 0; i--) {
         x = forward_level(g, &d->levels[i], x);
-        if (i) x = nn_conv2d_same(g, nn_upsample2(g, x), &d->levels[i].sampler);
+        if (i) x = nn_conv2d_same_wide(g, nn_upsample2(g, x), &d->levels[i].sampler);
     }
     return nn_conv2d_same(g, vae_norm_silu(g, x, &d->norm_out), &d->conv_out);
 }

@@ -14,14 +14,14 @@
 typedef struct vae vae;
 
 /* Declares the tensors in `w` (names below "first_stage_model."); they need to be committed before use. The encoder may
- * be missing from the file (vae_can_encode). NULL on failure, with the reason in `e`. */
-vae *vae_open(weights *w, backend *b, err *e);
+ * be missing from the file (vae_can_encode). scale: as below. NULL on failure, with the reason in `e`. */
+vae *vae_open(weights *w, backend *b, float scale, err *e);
 void vae_close(vae *v); /* NULL is fine */
 
 typedef struct vae_info {
     int latent_channels; /* 4 */
     int factor;          /* pixels per latent in each direction: 8 */
-    float scale;         /* model latents = autoencoder latents * scale: 0.18215 for Stable Diffusion 1.x */
+    float scale; /* model latents = autoencoder latents * scale: 0.18215 for Stable Diffusion 1.x, 0.13025 for XL */
     bool can_encode;
 } vae_info;
 vae_info vae_describe(const vae *v);

@@ -35,7 +35,7 @@ tensor *vae_norm_silu(graph *g, tensor *x, const layer *l) {
 tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x) {
     tensor *h = nn_conv2d_same(g, vae_norm_silu(g, x, &r->norm1), &r->conv1);
     h = nn_conv2d_same(g, vae_norm_silu(g, h, &r->norm2), &r->conv2);
-    if (r->shortcut.weight) x = nn_conv2d_same(g, x, &r->shortcut);
+    if (r->shortcut.weight) x = nn_conv2d_same_wide(g, x, &r->shortcut);
     return ggml_add(g->ctx, h, x);
 }
 

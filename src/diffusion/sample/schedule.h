@@ -9,15 +9,23 @@
 
 #define SIGMA_TABLE_STEPS 1000
 
+enum { SCHEDULE_STEPS_MAX = 500 };
+
 /* A model's training noise levels, rising. */
 typedef struct sigma_table {
     float sigma[SIGMA_TABLE_STEPS];
     float log_sigma[SIGMA_TABLE_STEPS];
+    bool is_xl; /* of the SDXL family, for which some schedules have levels of their own */
 } sigma_table;
 
 /* The "scaled linear" betas of latent diffusion: sqrt(beta) rises evenly from sqrt(start) to sqrt(end).
  * Stable Diffusion 1 and 2: 0.00085, 0.012. */
 void sigma_table_init(sigma_table *t, double beta_start, double beta_end);
+
+/* The same with no signal left at the last step (Lin et al. 2024, "Common diffusion noise schedules and sample steps
+ * are flawed", algorithm 1): the square root of what is left is shifted and scaled. The last step keeps 4.9e-8 of it,
+ * as other tools have it, since sigma would be infinite. */
+void sigma_table_zero_snr(sigma_table *t);
 
 /* Both interpolate linearly in log sigma and clamp to the table, as k-diffusion's DiscreteSchedule does. */
 float sigma_from_timestep(const sigma_table *t, float timestep);
@@ -30,11 +38,13 @@ typedef struct schedule {
     void (*fill)(const sigma_table *t, int steps, float *sigmas);
 } schedule;
 
-/* By our name or A1111's ("SGM Uniform"); NULL when there is none. */
+/* By our name or what A1111, ComfyUI or stable-diffusion.cpp call it ("SGM Uniform", "normal", "align_your_steps"),
+ * case ignored; NULL when there is none. */
 const schedule *schedule_find(const char *name);
-extern const char *const schedule_names[]; /* NULL at the end */
+extern const char *const schedule_names[];     /* NULL at the end */
+extern const char *const schedule_spellings[]; /* all that schedule_find() knows; NULL at the end */
 
-/* sigmas: [steps + 1]; the last one is 0. steps >= 1. */
+/* sigmas: [steps + 1], strictly falling; the last one is 0. 1 <= steps <= SCHEDULE_STEPS_MAX. */
 void schedule_sigmas(const schedule *s, const sigma_table *t, int steps, float *sigmas);
 
 /* Image to image starts in the middle: how many of the last steps run for a strength of 0 .. 1, at least one.

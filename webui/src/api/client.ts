@@ -12,6 +12,7 @@ import type {
   Page,
   Picture,
   Settings,
+  UpscaleParams,
   WorkerName,
 } from './types';
 import { readEventStream } from './event-stream';
@@ -121,7 +122,8 @@ export const api = {
   unloadLlm: () => call<unknown>('POST', '/v1/llm/unload', {}),
 
   options: () => call<Options>('GET', '/v1/options'),
-  createJob: (type: JobType, params: Partial<ImageParams>) => call<Job>('POST', '/v1/jobs', { type, ...params }),
+  createJob: (type: JobType, params: Partial<ImageParams> | UpscaleParams) =>
+    call<Job>('POST', '/v1/jobs', { ...params, type }),
   jobs: (filter: { status?: string; limit?: number; before?: string } = {}) =>
     call<Page<Job, string>>('GET', `/v1/jobs${query(filter)}`),
   job: (id: string) => call<Job>('GET', `/v1/jobs/${segment(id)}`),

@@ -45,6 +45,8 @@ export type ModelType =
   | 'lora'
   | 'text_encoder'
   | 'controlnet'
+  | 'ip_adapter'
+  | 'clip_vision'
   | 'upscaler'
   | 'embedding'
   | 'diffusion_model'
@@ -55,6 +57,7 @@ export interface Model {
   family: string | null;
   quantization: string | null;
   title: string | null;
+  alias: string | null; // what a LoRA's trainer called it
   width: number | null; // of its pictures, where none are asked for
   height: number | null;
   examples: string[]; // prompts that it can do
@@ -72,6 +75,7 @@ export interface ImageComponents {
   clip_g?: string;
   t5xxl?: string;
   llm?: string;
+  taesd?: string; // a tiny autoencoder: real previews
 }
 export interface LlmOptions {
   n_ctx?: number;
@@ -79,10 +83,37 @@ export interface LlmOptions {
   slots?: number;
 }
 
-export type JobType = 'txt2img' | 'img2img';
+export type JobType = 'txt2img' | 'img2img' | 'upscale';
+
+/** What an upscale is asked for with; `image` is a picture's file. */
+export interface UpscaleParams {
+  image: string;
+  upscaler: string; // its id
+  factor: number;
+}
 export type JobStatus = 'queued' | 'running' | 'done' | 'failed' | 'cancelled' | 'interrupted';
 export type OutputFormat = 'png' | 'jpeg' | 'webp';
 
+/** A LoRA asked for beside the prompt; this page writes tags into the prompt instead. */
+export interface LoraParam {
+  name: string;
+  weight?: number;
+  te_weight?: number;
+}
+/** A ControlNet with the picture that it follows. */
+export interface ControlParam {
+  model: string; // its id
+  image: string;
+  weight?: number;
+  preprocessor?: 'none' | 'canny';
+}
+/** A picture as prompt. */
+export interface IpAdapterParam {
+  model: string; // its id
+  clip_vision?: string; // the id of the encoder that it reads pictures with
+  image: string;
+  weight?: number;
+}
 export interface ImageParams {
   prompt: string;
   negative_prompt: string;
@@ -95,11 +126,34 @@ export interface ImageParams {
   seed: number;
   n: number;
   clip_skip: number;
+  emphasis?: string;
   rng: string;
   output_format: OutputFormat;
+  loras?: LoraParam[];
+  prompt_template?: string; // what the prompt was made from, where it had wildcards
+  negative_template?: string;
   init_image?: string;
   strength?: number;
+  mask?: string;
+  mask_invert?: boolean;
+  mask_blur?: number;
+  mask_fill?: string;
+  inpaint_area?: 'whole' | 'masked';
+  mask_padding?: number;
+  outpaint?: { left: number; right: number; top: number; bottom: number; feather: number };
+  hires?: { scale?: number; width?: number; height?: number; steps?: number; strength?: number; upscaler?: string };
+  image_cfg_scale?: number;
+  controlnet?: ControlParam[];
+  ip_adapter?: IpAdapterParam;
+  refiner?: string;
+  switch_at?: number;
+  diffusion_tile?: number;
+  diffusion_tile_overlap?: number;
+  cache_interval?: number;
   model?: string;
+  type?: 'upscale'; // the picture was enlarged: init_image is what it was made from
+  upscaler?: string;
+  factor?: number;
 }
 export interface ErrorBody {
   message: string;
@@ -164,7 +218,10 @@ export interface Options {
   samplers: string[];
   schedulers: string[];
   rngs: string[];
+  emphases: string[];
   formats: string[];
+  upscalers: string[];
+  mask_fills: string[];
 }
 export interface Page<T, Id> {
   data: T[];

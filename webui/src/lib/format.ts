@@ -58,8 +58,24 @@ const NAMES: Record<string, string> = {
   png: 'PNG',
   jpeg: 'JPEG',
   webp: 'WebP',
+  a1111: 'A1111',
+  comfy: 'ComfyUI',
+  none: 'Ignored',
   cuda: 'GPU (Philox)',
   cpu: 'CPU (MT19937)',
+  auto: 'Automatic',
+  original: 'Original',
+  fill: 'Colours around',
+  latent_noise: 'Latent noise',
+  latent_nothing: 'Latent nothing',
+  latent: 'Latent',
+  'latent-antialiased': 'Latent (antialiased)',
+  'latent-bicubic': 'Latent (bicubic)',
+  'latent-bicubic-antialiased': 'Latent (bicubic antialiased)',
+  'latent-nearest': 'Latent (nearest)',
+  'latent-nearest-exact': 'Latent (nearest-exact)',
+  lanczos: 'Lanczos',
+  nearest: 'Nearest',
 };
 export const termName = (id: string): string => NAMES[id] ?? id;
 
@@ -82,11 +98,12 @@ const PHASES: Record<string, string> = {
   sampling: 'Painting',
   decoding: 'Developing',
   saving: 'Saving',
+  upscaling: 'Upscaling',
 };
 export const phaseName = (phase: string | null): string => (phase ? (PHASES[phase] ?? phase) : 'Starting');
 
 export const fileName = (path: string): string => path.split('/').pop() ?? path;
-export const modelTitle = (id: string): string => fileName(id).replace(/\.(safetensors|gguf|ckpt|pt)$/i, '');
+export const modelTitle = (id: string): string => fileName(id).replace(/\.(safetensors|gguf|ckpt|pth?)$/i, '');
 
 export function errorText(error: ErrorBody | string | null | undefined): string {
   if (!error) return '';

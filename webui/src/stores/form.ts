@@ -3,6 +3,7 @@ import { defineStore } from 'pinia';
 import { computed, ref, watch } from 'vue';
 import { api } from '@/api/client';
 import type { ImageParams, JobType, Options, OutputFormat, Picture } from '@/api/types';
+import { withLoras } from '@/lib/loras';
 import { carryOver, type Native } from '@/lib/sizes';
 import { debounce, dropLarge, load, loadLarge, save, saveLarge } from '@/lib/storage';
 
@@ -29,6 +30,7 @@ export interface FormFields {
   seed: number;
   n: number;
   clip_skip: number;
+  emphasis: string;
   rng: string;
   output_format: OutputFormat;
   strength: number;
@@ -49,6 +51,7 @@ export const defaults: FormFields = {
   seed: -1,
   n: 1,
   clip_skip: 1,
+  emphasis: 'a1111',
   rng: 'cuda',
   output_format: 'png',
   strength: 0.75,
@@ -60,7 +63,10 @@ const fallbackOptions: Options = {
   samplers: ['euler', 'euler_a', 'heun', 'dpm++2m'],
   schedulers: ['discrete', 'karras'],
   rngs: ['cuda', 'cpu'],
+  emphases: ['a1111', 'comfy', 'none'],
   formats: ['png', 'jpeg', 'webp'],
+  upscalers: ['latent'],
+  mask_fills: ['original', 'fill', 'latent_noise', 'latent_nothing'],
 };
 
 /** Takes over the fields of `from` that have the right type; anything else stays as it is. */
@@ -109,7 +115,10 @@ export const useForm = defineStore('form', () => {
       samplers: given.samplers ?? fallbackOptions.samplers,
       schedulers: given.schedulers ?? fallbackOptions.schedulers,
       rngs: given.rngs ?? fallbackOptions.rngs,
+      emphases: given.emphases ?? fallbackOptions.emphases,
       formats: given.formats ?? fallbackOptions.formats,
+      upscalers: given.upscalers ?? fallbackOptions.upscalers,
+      mask_fills: given.mask_fills ?? fallbackOptions.mask_fills,
     };
   }
   /** A browser that knows nothing yet takes what another one left on the server. */
@@ -130,14 +139,16 @@ export const useForm = defineStore('form', () => {
     const next = merge(fields.value, given as Record<string, unknown> | null);
     if (!options.value.samplers.includes(next.sampler)) next.sampler = fields.value.sampler;
     if (!options.value.schedulers.includes(next.scheduler)) next.scheduler = fields.value.scheduler;
+    next.emphasis = given?.emphasis ?? defaults.emphasis;
+    next.prompt = withLoras(next.prompt, given?.loras);
     fields.value = { ...next, mode: fields.value.mode, n: fields.value.n, output_format: fields.value.output_format };
   }
+  /** Of an enlarged picture those of the small one. */
   const paramsOf = (p: Picture): Partial<ImageParams> => ({
+    ...(p.params?.type === 'upscale' ? {} : { width: p.width, height: p.height }),
     ...p.params,
     prompt: p.prompt,
     negative_prompt: p.negative_prompt,
-    width: p.width,
-    height: p.height,
     seed: p.seed,
   });
   function startFrom(picture: InitImage): void {

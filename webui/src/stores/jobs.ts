@@ -2,7 +2,7 @@
 import { defineStore } from 'pinia';
 import { computed, ref } from 'vue';
 import { api } from '@/api/client';
-import type { ImageParams, Job, JobType, Preview } from '@/api/types';
+import type { ImageParams, Job, JobType, Preview, UpscaleParams } from '@/api/types';
 import { errorText } from '@/lib/format';
 import { useAlerts } from './alerts';
 
@@ -70,7 +70,7 @@ export const useJobs = defineStore('jobs', () => {
     for (const job of all.value) if (!isOver(job) && !listed.has(job.id)) delete byId.value[job.id];
     page.data.forEach(apply);
   }
-  async function submit(type: JobType, params: Partial<ImageParams>): Promise<Job | null> {
+  async function submit(type: JobType, params: Partial<ImageParams> | UpscaleParams): Promise<Job | null> {
     submitting.value = true;
     try {
       const job = await api.createJob(type, params);

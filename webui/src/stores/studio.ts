@@ -5,6 +5,10 @@ import { api } from '@/api/client';
 import type { Inspection, Picture } from '@/api/types';
 import { asInitImage, readDataUrl } from '@/lib/picture-file';
 import { useAlerts } from './alerts';
+import { useControl } from './control';
+import { useIpAdapter } from './ip-adapter';
+import { useEdits } from './edits';
+import { useFlows } from './flows';
 import { useForm, type InitImage } from './form';
 import { useGallery } from './gallery';
 import { useJobs } from './jobs';
@@ -19,6 +23,10 @@ export interface Dropped {
 
 export const useStudio = defineStore('studio', () => {
   const alerts = useAlerts();
+  const control = useControl();
+  const ipAdapter = useIpAdapter();
+  const edits = useEdits();
+  const flows = useFlows();
   const form = useForm();
   const jobs = useJobs();
   const models = useModels();
@@ -52,7 +60,8 @@ export const useStudio = defineStore('studio', () => {
       );
       return;
     }
-    const job = await jobs.submit(form.fields.mode, form.params());
+    const all = { ...form.params(), ...edits.params(), ...control.params(), ...ipAdapter.params(), ...flows.params() };
+    const job = await jobs.submit(form.fields.mode, all);
     if (!job) return;
     ui.follow();
     ui.pane = 'canvas';
@@ -72,6 +81,8 @@ export const useStudio = defineStore('studio', () => {
 
   function useParameters(p: Picture): void {
     form.use(form.paramsOf(p));
+    edits.use(p.params);
+    flows.use(p.params);
     ui.pane = 'create';
     alerts.toast('success', 'Parameters taken over', 'Prompt, size, sampler and seed are those of the picture.');
   }
@@ -83,6 +94,11 @@ export const useStudio = defineStore('studio', () => {
     form.startFromPicture(p);
     if (!form.fields.prompt.trim()) form.fields.prompt = p.prompt;
     ui.pane = 'create';
+  }
+  async function upscale(p: Picture, upscaler: string, factor: number): Promise<boolean> {
+    const job = await jobs.submit('upscale', { image: p.file, upscaler, factor });
+    if (job) alerts.toast('success', 'Upscaling', 'The larger picture comes into the gallery.');
+    return job !== null;
   }
   async function remove(p: Picture): Promise<void> {
     const sure = await ui.confirm(
@@ -112,7 +128,11 @@ export const useStudio = defineStore('studio', () => {
     const d = dropped.value;
     dropped.value = null;
     if (!d || !what) return;
-    if (what !== 'picture') form.use(d.inspection.params);
+    if (what !== 'picture') {
+      form.use(d.inspection.params);
+      edits.use(d.inspection.params);
+      flows.use(d.inspection.params);
+    }
     if (what === 'parameters') form.fields.mode = 'txt2img';
     else form.startFrom(d.picture);
   }
@@ -127,6 +147,7 @@ export const useStudio = defineStore('studio', () => {
     useParameters,
     useSeed,
     toImageToImage,
+    upscale,
     remove,
     takeFile,
     decide,

@@ -2,6 +2,7 @@
 import { defineStore } from 'pinia';
 import { computed, ref, watch } from 'vue';
 import { api, ApiError } from '@/api/client';
+import { addTag, tagsOf, withoutTags } from '@/lib/loras';
 import { load, save } from '@/lib/storage';
 import { useAlerts } from './alerts';
 import { useForm } from './form';
@@ -27,13 +28,15 @@ export const useWand = defineStore('wand', () => {
     },
   );
 
+  /** The language model sees no LoRA tags; they stay behind what it writes. */
   async function stream(original: string, signal: AbortSignal): Promise<void> {
+    const tags = tagsOf(original);
     let text = '';
-    for await (const piece of api.enhance(original, signal)) {
+    for await (const piece of api.enhance(withoutTags(original), signal)) {
       if (text === '') past.value = [...past.value, original].slice(-MAX_UNDO);
       waiting.value = false;
       text += piece;
-      form.fields.prompt = text.trimStart();
+      form.fields.prompt = tags ? addTag(text.trimStart(), tags) : text.trimStart();
     }
   }
 
@@ -46,7 +49,7 @@ export const useWand = defineStore('wand', () => {
 
   async function cast(): Promise<void> {
     const original = form.fields.prompt;
-    if (streaming.value || !original.trim()) return;
+    if (streaming.value || !withoutTags(original).trim()) return;
     if (models.known && !models.activeLlm) {
       needsModel.value = true;
       return;

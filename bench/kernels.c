@@ -1,0 +1,226 @@
+/* kernels.c - the kernels for CPUs by themselves, at the shapes of Stable Diffusion 1.5 at 512x512:
+ *     build/bin/bench_kernels [THREADS] [REPEATS]
+ * MYSTI_CPU=avx2 (or plain) in the environment takes another instruction set.
+ *
+ * Prints, for the best of some runs, the time; what a direct computation would have done in it (GFLOPS); and the share
+ * of the peak, measured in the same run, that the multiplications really done make (for Winograd's way that is a
+ * quarter of the direct ones, so its GFLOPS may exceed the peak). */
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/str.h"
+#include "diffusion/cpu/kernels.h"
+
+#include <math.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MAX_THREADS = 256 };
+
+double peak_gflops(void);
+
+static int thread_count, repeats;
+static double peak;                      /* GFLOPS of all threads together */
+static pthread_barrier_t barrier, inner; /* of all and the main thread; of all */
+
+/* One kernel with its arguments. */
+typedef struct work {
+    void (*run)(const struct work *w, int thread, int threads);
+    const cpu_kernels *kernels;
+    const void *arguments;
+    float *room;
+} work;
+
+static void run_conv(const work *w, int thread, int threads) {
+    w->kernels->conv(w->arguments, thread, threads);
+}
+static void run_winograd(const work *w, int thread, int threads) {
+    w->kernels->winograd_input(w->arguments, w->room, thread, threads);
+    pthread_barrier_wait(&inner);
+    w->kernels->winograd(w->arguments, w->room, thread, threads);
+}
+static void run_linear(const work *w, int thread, int threads) {
+    w->kernels->linear(w->arguments, thread, threads);
+}
+static void run_attention(const work *w, int thread, int threads) {
+    w->kernels->attention(w->arguments, thread, threads);
+}
+
+typedef struct worker {
+    pthread_t thread;
+    const work *work;
+    double peak;
+    int number, repeats;
+} worker;
+
+/* Every thread does all rounds; they start each of them together. */
+static void *work_of(void *arg) {
+    const worker *me = arg;
+    for (int i = 0; i < repeats; i++) {
+        pthread_barrier_wait(&barrier);
+        me->work->run(me->work, me->number, thread_count);
+        pthread_barrier_wait(&barrier);
+    }
+    return NULL;
+}
+
+static void *peak_of(void *arg) {
+    worker *me = arg;
+    me->peak = peak_gflops();
+    return NULL;
+}
+
+static void start_all(worker *all, void *(*body)(void *), const work *w) {
+    for (int i = 0; i < thread_count; i++) {
+        all[i] = (worker){.work = w, .number = i};
+        if (pthread_create(&all[i].thread, NULL, body, &all[i])) exit(1);
+    }
+}
+
+/* Seconds of the quickest round. */
+static double time_of(const work *w) {
+    worker all[MAX_THREADS];
+    double best = INFINITY;
+    pthread_barrier_init(&barrier, NULL, (unsigned)thread_count + 1);
+    pthread_barrier_init(&inner, NULL, (unsigned)thread_count);
+    start_all(all, work_of, w);
+    for (int i = 0; i < repeats; i++) {
+        const int64_t start = clock_mono_ns();
+        pthread_barrier_wait(&barrier);
+        pthread_barrier_wait(&barrier);
+        best = fmin(best, (double)(clock_mono_ns() - start) / 1e9);
+    }
+    for (int i = 0; i < thread_count; i++) pthread_join(all[i].thread, NULL);
+    pthread_barrier_destroy(&barrier);
+    pthread_barrier_destroy(&inner);
+    return best;
+}
+
+static void measure_peak(void) {
+    worker all[MAX_THREADS];
+    start_all(all, peak_of, NULL);
+    for (int i = 0; i < thread_count; i++) {
+        pthread_join(all[i].thread, NULL);
+        peak += all[i].peak;
+    }
+}
+
+/* operations: of the direct way; share: how many of them are really done. */
+static void report(const char *name, const work *w, double operations, double share) {
+    const double seconds = time_of(w), gflops = operations / seconds / 1e9;
+    printf("%-44s %9.2f ms %7.0f GFLOPS %5.0f %% of the peak\n", name, seconds * 1e3, gflops,
+           100 * gflops * share / peak);
+    fflush(stdout);
+}
+
+static float *numbers(int64_t n) {
+    float *x = mem_alloc((size_t)n, sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = (float)(i * 7919 % 1009) / 504.5f - 1.0f;
+    return x;
+}
+
+/* Weights of 16 bits: bfloat16, whose conversion is a shift. */
+static void halves_to_floats(const void *from, float *to, int64_t n) {
+    const uint16_t *h = from;
+    uint32_t *bits = (uint32_t *)(void *)to;
+    for (int64_t i = 0; i < n; i++) bits[i] = (uint32_t)h[i] << 16;
+}
+
+static cpu_matrix weights(int64_t rows, int64_t columns) {
+    uint16_t *w = mem_alloc((size_t)(rows * columns), sizeof *w);
+    for (int64_t i = 0; i < rows * columns; i++) w[i] = (uint16_t)(0x3c00 + i * 31 % 512); /* 0.008 .. 0.03 */
+    return (cpu_matrix){w, (size_t)columns * sizeof *w, sizeof *w, halves_to_floats};
+}
+
+static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, int kernel, int stride) {
+    const int pad = kernel / 2, out = (side + 2 * pad - kernel) / stride + 1;
+    cpu_conv c = {.x = numbers((int64_t)n * ic * side * side),
+                  .y = numbers((int64_t)n * oc * out * out),
+                  .weight = weights(oc, (int64_t)ic * kernel * kernel),
+                  .n = n,
+                  .ic = ic,
+                  .oc = oc,
+                  .h = side,
+                  .w = side,
+                  .kh = kernel,
+                  .kw = kernel,
+                  .oh = out,
+                  .ow = out,
+                  .stride = stride,
+                  .pad = pad};
+    const double operations = 2.0 * n * oc * out * out * (double)ic * kernel * kernel;
+    char name[96];
+    snprintf(name, sizeof name, "conv %dx%d stride %d, %d x %d -> %d, %dx%d", kernel, kernel, stride, n, ic, oc, side,
+             side);
+    report(name, &(work){run_conv, k, &c, NULL}, operations, 1);
+    if (kernel == 3 && stride == 1) {
+        work w = {run_winograd, k, &c, numbers(k->winograd_room(&c, thread_count))};
+        report("  the same, Winograd", &w, operations, 0.25);
+        free(w.room);
+    }
+    free((void *)(uintptr_t)c.x), free(c.y), free((void *)(uintptr_t)c.weight.data);
+}
+
+static void bench_linear(const cpu_kernels *k, int t, int in, int out) {
+    cpu_linear l = {.x = numbers((int64_t)t * in),
+                    .y = numbers((int64_t)t * out),
+                    .weight = weights(out, in),
+                    .t = t,
+                    .in = in,
+                    .out = out};
+    char name[96];
+    snprintf(name, sizeof name, "linear %d x %d -> %d", t, in, out);
+    report(name, &(work){run_linear, k, &l, NULL}, 2.0 * t * in * out, 1);
+    free((void *)(uintptr_t)l.x), free(l.y), free((void *)(uintptr_t)l.weight.data);
+}
+
+static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int heads, int d) {
+    const int64_t c = (int64_t)heads * d;
+    cpu_attention a = {.q = numbers(n * tq * c),
+                       .k = numbers(n * tk * c),
+                       .v = numbers(n * tk * c),
+                       .y = numbers(n * tq * c),
+                       .n = n,
+                       .tq = tq,
+                       .tk = tk,
+                       .heads = heads,
+                       .d = d,
+                       .scale = 1 / sqrtf((float)d)};
+    char name[96];
+    snprintf(name, sizeof name, "attention %d x %d queries, %d keys, %d x %d", n, tq, tk, heads, d);
+    report(name, &(work){run_attention, k, &a, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1);
+    free((void *)(uintptr_t)a.q), free((void *)(uintptr_t)a.k), free((void *)(uintptr_t)a.v), free(a.y);
+}
+
+int main(int argc, char **argv) {
+    thread_count = argc > 1 ? atoi(argv[1]) : 2;
+    repeats = argc > 2 ? atoi(argv[2]) : 5;
+    if (thread_count < 1 || thread_count > MAX_THREADS || repeats < 1) {
+        fprintf(stderr, "bench_kernels [THREADS 1..%d] [REPEATS]\n", MAX_THREADS);
+        return 2;
+    }
+    const cpu_kernels *k = cpu_kernels_best();
+    measure_peak();
+    printf("%s kernels, %d threads; peak of this machine's vectors: %.0f GFLOPS\n", k->name, thread_count, peak);
+    bench_conv(k, 2, 320, 320, 64, 3, 1);
+    bench_conv(k, 2, 960, 320, 64, 3, 1);
+    bench_conv(k, 2, 640, 640, 32, 3, 1);
+    bench_conv(k, 2, 1280, 1280, 16, 3, 1);
+    bench_conv(k, 2, 1280, 1280, 8, 3, 1);
+    bench_conv(k, 2, 320, 320, 64, 3, 2);
+    bench_conv(k, 2, 640, 320, 64, 1, 1);
+    bench_conv(k, 1, 512, 512, 128, 3, 1);
+    bench_conv(k, 1, 256, 256, 256, 3, 1);
+    bench_conv(k, 1, 128, 128, 512, 3, 1);
+    bench_linear(k, 8192, 320, 320);
+    bench_linear(k, 8192, 320, 2560);
+    bench_linear(k, 8192, 1280, 320);
+    bench_linear(k, 2048, 640, 5120);
+    bench_linear(k, 512, 5120, 1280);
+    bench_linear(k, 154, 768, 320);
+    bench_attention(k, 2, 4096, 4096, 8, 40);
+    bench_attention(k, 2, 1024, 1024, 8, 80);
+    bench_attention(k, 2, 256, 256, 8, 160);
+    bench_attention(k, 2, 4096, 77, 8, 40);
+    return 0;
+}

@@ -1,0 +1,96 @@
+/* conv.c - any convolution as a matrix product: weights [oc, ic kh kw] times the input under each output pixel
+ * [ic kh kw, pixels]. Of the latter only a piece is ever there, DEPTH numbers of COLUMNS pixels, in the second-level
+ * cache; it is used for all channels of output (or for a share of them, when there are more threads than blocks of
+ * pixels). */
+#include "diffusion/cpu/isa.h"
+#include "diffusion/cpu/kernels.h"
+#include "diffusion/cpu/rows.h"
+
+enum { DEPTH = 1024 };
+
+typedef struct piece {
+    const cpu_conv *c;
+    int64_t picture, pixel, pixels; /* the block: pixels of one picture, row by row */
+    int64_t from, depth;            /* the piece: ic kh kw numbers from `from` on */
+} piece;
+
+/* The input under the block's pixels for one channel and place in the kernel; zero outside of the picture. */
+static void gather(const piece *p, const float *plane, int64_t ky, int64_t kx, float *to) {
+    const cpu_conv *c = p->c;
+    for (int64_t i = 0; i < p->pixels;) {
+        const int64_t oy = (p->pixel + i) / c->ow, ox = (p->pixel + i) % c->ow, left = p->pixels - i;
+        const int64_t count = c->ow - ox < left ? c->ow - ox : left;
+        const int64_t y = oy * c->stride + ky - c->pad, x = ox * c->stride + kx - c->pad;
+        const float *row = plane + y * c->w;
+        if (y < 0 || y >= c->h) {
+            memset(to + i, 0, (size_t)count * sizeof *to);
+        } else if (c->stride == 1 && x >= 0 && x + count <= c->w) {
+            memcpy(to + i, row + x, (size_t)count * sizeof *to);
+        } else {
+            for (int64_t k = 0; k < count; k++) {
+                const int64_t at = x + k * c->stride;
+                to[i + k] = at >= 0 && at < c->w ? row[at] : 0;
+            }
+        }
+        i += count;
+    }
+    if (p->pixels < COLUMNS) memset(to + p->pixels, 0, (size_t)(COLUMNS - p->pixels) * sizeof *to);
+}
+
+/* panel: [depth][COLUMNS] */
+static void fill_panel(const piece *p, float *panel) {
+    const cpu_conv *c = p->c;
+    for (int64_t i = 0; i < p->depth; i++) {
+        const int64_t at = p->from + i, channel = at / (c->kh * c->kw), ky = at / c->kw % c->kh, kx = at % c->kw;
+        gather(p, c->x + (p->picture * c->ic + channel) * c->h * c->w, ky, kx, panel + i * COLUMNS);
+    }
+}
+
+/* From [oc][COLUMNS] to the picture, with the bias. */
+static void place_sums(const piece *p, int64_t oc, int64_t count, const float *sums) {
+    const cpu_conv *c = p->c;
+    for (int64_t i = 0; i < count; i++, oc++) {
+        const float bias = !c->bias ? 0 : c->bias[c->bias_per_picture ? p->picture * c->oc + oc : oc];
+        float *restrict to = c->y + (p->picture * c->oc + oc) * c->oh * c->ow + p->pixel;
+        for (int64_t k = 0; k < p->pixels; k++) to[k] = sums[i * COLUMNS + k] + bias;
+    }
+}
+
+/* Channels oc ... of one block of pixels. */
+static void conv_block(piece p, int64_t oc, int64_t count, float *panel, float *sums, row_reader *rows) {
+    const int64_t depth = p.c->ic * p.c->kh * p.c->kw;
+    for (p.from = 0; p.from < depth; p.from += DEPTH) {
+        p.depth = depth - p.from < DEPTH ? depth - p.from : DEPTH;
+        fill_panel(&p, panel);
+        for (int64_t i = 0; i < count; i += ROWS) {
+            const int64_t some = count - i < ROWS ? count - i : ROWS;
+            block product = {
+                .b = panel, .depth = p.depth, .c = sums + i * COLUMNS, .c_row = COLUMNS, .add = p.from > 0};
+            product.a = rows_read(rows, oc + i, some, p.from, p.depth, &product.a_row);
+            multiply_rows(product, some);
+        }
+    }
+    place_sums(&p, oc, count, sums);
+}
+
+void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, int thread, int threads) {
+    const int64_t plane = c->oh * c->ow, across = (plane + COLUMNS - 1) / COLUMNS, blocks = c->n * across;
+    int64_t shares = 1; /* of the channels */
+    while (blocks * shares < 4 * threads && c->oc / (2 * shares) >= 4 * ROWS) shares *= 2;
+    const int64_t each = (c->oc + shares - 1) / shares;
+    cpu_room room = cpu_room_open((DEPTH + each + ROWS) * COLUMNS);
+    float *panel = room.floats, *sums = panel + DEPTH * COLUMNS;
+    row_reader rows = row_reader_open(&c->weight, ROWS, DEPTH);
+    int64_t first;
+    const int64_t count = cpu_share(blocks * shares, thread, threads, &first);
+    for (int64_t i = first; i < first + count; i++) {
+        const int64_t number = i / shares, oc = i % shares * each, pixel = number % across * COLUMNS;
+        const piece p = {.c = c,
+                         .picture = number / across,
+                         .pixel = pixel,
+                         .pixels = plane - pixel < COLUMNS ? plane - pixel : COLUMNS};
+        if (oc < c->oc) conv_block(p, oc, c->oc - oc < each ? c->oc - oc : each, panel, sums, &rows);
+    }
+    row_reader_close(&rows);
+    cpu_room_close(&room);
+}

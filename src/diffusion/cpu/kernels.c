@@ -1,0 +1,41 @@
+/* kernels.c - which kernels this processor can run. */
+#include "diffusion/cpu/kernels.h"
+
+#include "base/str.h"
+
+#include <stdlib.h>
+
+extern const cpu_kernels cpu_kernels_plain;
+#if defined(__x86_64__)
+extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+#endif
+
+/* Best first. */
+static int available(const cpu_kernels *out[3]) {
+    int n = 0;
+#if defined(__x86_64__)
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512bw"))
+        out[n++] = &cpu_kernels_avx512;
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[n++] = &cpu_kernels_avx2;
+#endif
+    out[n++] = &cpu_kernels_plain;
+    return n;
+}
+
+const cpu_kernels *cpu_kernels_find(const char *name) {
+    const cpu_kernels *all[3];
+    const int n = available(all);
+    for (int i = 0; i < n; i++)
+        if (str_eq(all[i]->name, name)) return all[i];
+    return NULL;
+}
+
+const cpu_kernels *cpu_kernels_best(void) {
+    const cpu_kernels *all[3];
+    available(all);
+    const char *wanted = getenv("MYSTI_CPU");
+    const cpu_kernels *named = wanted ? cpu_kernels_find(wanted) : NULL;
+    return named ? named : all[0];
+}

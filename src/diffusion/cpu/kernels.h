@@ -1,0 +1,76 @@
+/* kernels.h - what diffusion spends its time on, for a CPU: convolutions, matrix products, attention.
+ *
+ * Each kernel is compiled for several instruction sets; cpu_kernels_best() picks the table of the best one that this
+ * processor has. All compute in float. A kernel is called by `threads` threads at once, each with its number `thread`;
+ * none waits for another, and which thread does what decides no sum: results are the same for any number of threads.
+ *
+ * Shapes are PyTorch's; everything is contiguous. Weights may have any type: rows of them are turned into floats as
+ * they are needed, so that they keep their size in memory. */
+#ifndef MYSTI_DIFFUSION_CPU_KERNELS_H
+#define MYSTI_DIFFUSION_CPU_KERNELS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A matrix of weights. */
+typedef struct cpu_matrix {
+    const void *data;
+    size_t row_bytes;                                          /* from one row to the next */
+    size_t element_bytes;                                      /* 0 for types of blocks: only whole rows can be read */
+    void (*to_floats)(const void *from, float *to, int64_t n); /* NULL: they are floats */
+} cpu_matrix;
+
+/* A convolution over pictures x [n, ic, h, w] with weights [oc, ic, kh, kw] -> y [n, oc, oh, ow]. */
+typedef struct cpu_conv {
+    const float *x, *bias; /* bias: [n, oc] if bias_per_picture, else [oc]; NULL: none */
+    cpu_matrix weight;     /* [oc][ic kh kw] */
+    float *y;
+    int64_t n, ic, oc, h, w, kh, kw, oh, ow;
+    int stride, pad;
+    bool bias_per_picture;
+} cpu_conv;
+
+/* y [t, out] = x [t, in] weight [out, in]^T + bias [out]. */
+typedef struct cpu_linear {
+    const float *x, *bias; /* NULL: none */
+    cpu_matrix weight;
+    float *y;
+    int64_t t, in, out;
+} cpu_linear;
+
+/* y = softmax(q k^T scale) v for each head and each of n sequences, without holding the scores (Dao et al. 2022).
+ * q, y: [n, tq, heads d]; k, v: [n, tk, heads d]. */
+typedef struct cpu_attention {
+    const float *q, *k, *v;
+    float *y;
+    int64_t n, tq, tk, heads, d;
+    float scale;
+} cpu_attention;
+
+typedef struct cpu_kernels {
+    const char *name;
+    void (*conv)(const cpu_conv *p, int thread, int threads);
+    /* For 3x3, stride 1, pad 1 only: see winograd.c. room: winograd_room() floats for all threads. winograd_input of
+     * all threads comes first. */
+    int64_t (*winograd_room)(const cpu_conv *c, int threads);
+    void (*winograd_input)(const cpu_conv *c, float *room, int thread, int threads);
+    void (*winograd)(const cpu_conv *c, float *room, int thread, int threads);
+    void (*linear)(const cpu_linear *p, int thread, int threads);
+    void (*attention)(const cpu_attention *p, int thread, int threads);
+} cpu_kernels;
+
+/* The best of this processor, or the one that the environment variable MYSTI_CPU names (avx512, avx2, plain) if the
+ * processor has it. */
+const cpu_kernels *cpu_kernels_best(void);
+
+/* By name, NULL when this processor or this build lacks it. */
+const cpu_kernels *cpu_kernels_find(const char *name);
+
+/* A part of `count` things for one of `threads` threads: from *first, returns how many. */
+static inline int64_t cpu_share(int64_t count, int thread, int threads, int64_t *first) {
+    *first = count * thread / threads;
+    return count * (thread + 1) / threads - *first;
+}
+
+#endif

@@ -1,0 +1,61 @@
+/* rows.h - a kernel's memory, and rows of weights as floats, a few at a time. */
+#ifndef MYSTI_DIFFUSION_CPU_ROWS_H
+#define MYSTI_DIFFUSION_CPU_ROWS_H
+
+#include "diffusion/cpu/kernels.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Memory for a kernel, from the first cache line on. Without memory it aborts, as base does: it is a megabyte or so. */
+typedef struct cpu_room {
+    void *memory;
+    float *floats;
+} cpu_room;
+
+static inline cpu_room cpu_room_open(int64_t floats) {
+    enum { LINE = 64 };
+    cpu_room r = {.memory = malloc((size_t)floats * sizeof(float) + LINE)};
+    if (!r.memory) abort();
+    r.floats = (float *)(void *)((char *)r.memory + (LINE - (uintptr_t)r.memory % LINE));
+    return r;
+}
+
+static inline void cpu_room_close(cpu_room *r) {
+    free(r->memory);
+}
+
+/* Holds the numbers of the last call. */
+typedef struct row_reader {
+    const cpu_matrix *m;
+    cpu_room room; /* [rows][depth] */
+    int64_t depth;
+} row_reader;
+
+/* Borrows m. For at most `rows` rows of `depth` numbers at once. */
+static inline row_reader row_reader_open(const cpu_matrix *m, int64_t rows, int64_t depth) {
+    return (row_reader){m, cpu_room_open(m->to_floats ? rows * depth : 0), depth};
+}
+
+static inline void row_reader_close(row_reader *r) {
+    cpu_room_close(&r->room);
+}
+
+/* Numbers from ... from + depth - 1 of `count` rows; `*row` is how far apart the rows lie. Valid until the next call.
+ */
+static inline const float *rows_read(row_reader *r, int64_t first, int64_t count, int64_t from, int64_t depth,
+                                     int64_t *row) {
+    const cpu_matrix *m = r->m;
+    const char *data = (const char *)m->data + (size_t)first * m->row_bytes;
+    if (!m->to_floats) {
+        *row = (int64_t)(m->row_bytes / sizeof(float));
+        return (const float *)(const void *)data + from;
+    }
+    for (int64_t i = 0; i < count; i++)
+        m->to_floats(data + (size_t)i * m->row_bytes + (size_t)from * m->element_bytes, r->room.floats + i * r->depth,
+                     depth);
+    *row = r->depth;
+    return r->room.floats;
+}
+
+#endif

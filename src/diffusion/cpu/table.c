@@ -1,0 +1,24 @@
+/* table.c - the kernels of one instruction set. */
+#include "diffusion/cpu/isa.h"
+#include "diffusion/cpu/kernels.h"
+
+#define STRING2(x) #x
+#define STRING(x) STRING2(x)
+
+void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, int thread, int threads);
+int64_t CPU_NAME(cpu_winograd_room)(const cpu_conv *c, int threads);
+void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, int threads);
+void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int threads);
+void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads);
+void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threads);
+
+extern const cpu_kernels CPU_NAME(cpu_kernels);
+const cpu_kernels CPU_NAME(cpu_kernels) = {
+    .name = STRING(CPU_ISA),
+    .conv = CPU_NAME(cpu_conv_direct),
+    .winograd_room = CPU_NAME(cpu_winograd_room),
+    .winograd_input = CPU_NAME(cpu_winograd_input),
+    .winograd = CPU_NAME(cpu_winograd),
+    .linear = CPU_NAME(cpu_linear_product),
+    .attention = CPU_NAME(cpu_attention_flash),
+};

@@ -1,0 +1,125 @@
+/* image_controls.c - see image_controls.h. */
+#include "server/image_controls.h"
+#include "base/str.h"
+#include "server/image_fields.h"
+
+#include <stdlib.h>
+
+static const char *const modules[] = {"none", "canny", NULL};
+static const char *const modes[] = {"balanced", "prompt", "control", NULL};
+static const char *const keys[] = {"model",        "image",         "weight",         "start", "end",
+                                   "preprocessor", "low_threshold", "high_threshold", "mode"};
+
+void image_controls_free(image_controls *c) {
+    for (size_t i = 0; i < c->count; i++) {
+        free(c->at[i].model);
+        free(c->at[i].image);
+    }
+    free(c->at);
+    *c = (image_controls){0};
+}
+
+void image_controls_copy(image_controls *to, const image_controls *from) {
+    *to = (image_controls){.count = from->count};
+    if (from->count) to->at = mem_alloc(from->count, sizeof *to->at);
+    for (size_t i = 0; i < from->count; i++) {
+        to->at[i] = from->at[i];
+        to->at[i].model = str_dup(from->at[i].model);
+        to->at[i].image = str_dup(from->at[i].image);
+    }
+}
+
+/* ---- reading ---------------------------------------------------------------------------------------------------- */
+
+static const char *find_in(const char *name, const char *const *names) {
+    for (; *names; names++)
+        if (str_ieq(name, *names)) return *names;
+    return NULL;
+}
+
+static const char *find_module(const char *name) {
+    return find_in(name, modules);
+}
+static const char *find_mode(const char *name) {
+    return find_in(name, modes);
+}
+
+static bool need_text(const json_in *in, const char *key, char **out, err *e) {
+    const char *text = NULL;
+    if (!json_get_str(in, key, &text, e)) return false;
+    if (str_empty(text)) return err_set(e, ERR_INVALID, "%s: required", json_at(in, key).path);
+    str_set(out, text);
+    return true;
+}
+
+static bool read_values(image_control *c, const json_in *in, err *e) {
+    bool ok = field_real(in, "weight", &c->weight, 0, CONTROLS_WEIGHT_MAX, e) &&
+              field_real(in, "start", &c->start, 0, 1, e) && field_real(in, "end", &c->end, 0, 1, e) &&
+              field_name(in, "preprocessor", find_module, modules, &c->module, e) &&
+              field_name(in, "mode", find_mode, modes, &c->mode, e) &&
+              field_int(in, "low_threshold", &c->low, 0, CONTROLS_THRESHOLD_MAX, e) &&
+              field_int(in, "high_threshold", &c->high, 0, CONTROLS_THRESHOLD_MAX, e);
+    if (!ok) return false;
+    if (c->start > c->end) return err_set(e, ERR_INVALID, "%s.end: %g is before start, %g", in->path, c->end, c->start);
+    return c->low <= c->high ||
+           err_set(e, ERR_INVALID, "%s.high_threshold: %d is below low_threshold, %d", in->path, c->high, c->low);
+}
+
+static bool read_one(image_control *c, const json_in *in, bool strict, err *e) {
+    *c = (image_control){.weight = 1, .end = 1, .module = modules[0], .low = 100, .high = 200, .mode = modes[0]};
+    if (!yyjson_is_obj(in->val)) return field_wrong_type(in, "object", e);
+    if (strict && !json_check_keys(in, keys, sizeof keys / sizeof *keys, e)) return err_wrap(e, "%s", in->path);
+    return need_text(in, "model", &c->model, e) && need_text(in, "image", &c->image, e) && read_values(c, in, e);
+}
+
+bool image_controls_read(image_controls *c, const json_in *body, bool strict, err *e) {
+    json_in list;
+    yyjson_doc *doc;
+    field_json(body, "controlnet", &list, &doc);
+    const size_t count = yyjson_arr_size(list.val);
+    bool ok = !list.val || yyjson_is_arr(list.val) || field_wrong_type(&list, "array", e);
+    ok = ok && (count <= CONTROLS_MAX || err_set(e, ERR_INVALID, "controlnet: more than %d", CONTROLS_MAX));
+    if (ok && count) c->at = mem_alloc(count, sizeof *c->at);
+    for (size_t i = 0; ok && i < count; i++) {
+        const json_in item = json_item(&list, i);
+        c->count++;
+        ok = read_one(&c->at[i], &item, strict, e);
+    }
+    yyjson_doc_free(doc);
+    return ok;
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+void image_control_write_values(const image_control *c, buf *out) {
+    buf_putc(out, ',');
+    field_write_real(out, "weight", c->weight);
+    field_write_real(out, "start", c->start);
+    field_write_real(out, "end", c->end);
+    field_write_string(out, "preprocessor", c->module);
+    field_write_string(out, "mode", c->mode);
+    buf_printf(out, "\"low_threshold\":%d,\"high_threshold\":%d", c->low, c->high);
+}
+
+void image_controls_write(const image_controls *c, buf *out) {
+    if (!c->count) return;
+    buf_puts(out, "\"controlnet\":[");
+    for (size_t i = 0; i < c->count; i++) {
+        buf_puts(out, i ? ",{\"model\":" : "{\"model\":");
+        json_quote(out, c->at[i].model);
+        json_write_member(out, "image", c->at[i].image);
+        image_control_write_values(&c->at[i], out);
+        buf_putc(out, '}');
+    }
+    buf_puts(out, "],");
+}
+
+void image_controls_write_lists(buf *out) {
+    field_write_names(out, "preprocessors", modules);
+    field_write_names(out, "control_modes", modes);
+}
+
+void image_controls_write_limits(buf *out) {
+    buf_printf(out, "\"controlnet\":%d,\"control_weight\":[0,%d],\"control_threshold\":[0,%d],", CONTROLS_MAX,
+               CONTROLS_WEIGHT_MAX, CONTROLS_THRESHOLD_MAX);
+}

@@ -1,0 +1,34 @@
+/* image_fields.h - reading one field of an image request: numbers may come as text, for form fields always are.
+ *
+ * Missing, null and empty leave *out as it is. Errors name the field by its path ("hires.scale: 9 is not between 1 and
+ * 8"). */
+#ifndef MYSTI_SERVER_IMAGE_FIELDS_H
+#define MYSTI_SERVER_IMAGE_FIELDS_H
+
+#include "json/json.h"
+
+bool field_whole(const json_in *body, const char *key, int64_t *out, int64_t min, int64_t max, err *e);
+bool field_int(const json_in *body, const char *key, int *out, int min, int max, err *e);
+bool field_real(const json_in *body, const char *key, double *out, double min, double max, err *e);
+bool field_bool(const json_in *body, const char *key, bool *out, err *e); /* true, false, 1, 0, and these as text */
+
+/* A name that `find` knows by its canonical form, which is static; `names` (NULL-terminated) are told in the error. */
+bool field_name(const json_in *body, const char *key, const char *(*find)(const char *), const char *const *names,
+                const char **out, err *e);
+
+/* ERR_INVALID: "field: 'value' is none of a, b, c", or of a long list the nearest. */
+bool field_not_one_of(const char *field, const char *value, const char *const *names, err *e);
+
+/* ERR_INVALID: "field: expected `what`". */
+bool field_wrong_type(const json_in *in, const char *what, err *e);
+
+/* An object or array, or its JSON as text (then *doc, else NULL, is to be freed); out->val is NULL when it is missing.
+ */
+void field_json(const json_in *body, const char *key, json_in *out, yyjson_doc **doc);
+
+/* Appends "key":value, (with the comma); a number as the shortest text that reads back as the same. */
+void field_write_string(buf *out, const char *key, const char *value);
+void field_write_real(buf *out, const char *key, double v);
+void field_write_names(buf *out, const char *key, const char *const *names); /* NULL-terminated */
+
+#endif

@@ -1,0 +1,330 @@
+/* The kernels for CPUs, of every instruction set that this processor has, against sums in double precision; and that
+ * the number of threads changes no bit. */
+#include "diffusion/cpu/kernels.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+
+static const char *const names[] = {"plain", "avx2", "avx512"};
+static uint64_t seed;
+
+/* -1 .. 1 */
+static float number(void) {
+    seed = seed * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX */
+    return (float)((double)(seed >> 11) / 4503599627370496.0 - 1.0);
+}
+
+static float *numbers(int64_t n) {
+    float *x = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) x[i] = number();
+    return x;
+}
+
+/* Weights of 16 bits, as bfloat16 has them: to be turned into floats by the kernels. */
+static uint16_t *halves(int64_t n) {
+    uint16_t *x = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) {
+        const float v = number();
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        x[i] = (uint16_t)(bits >> 16);
+    }
+    return x;
+}
+
+static float half_value(uint16_t h) {
+    const uint32_t bits = (uint32_t)h << 16;
+    float v;
+    memcpy(&v, &bits, sizeof v);
+    return v;
+}
+
+static void half_floats(const void *from, float *to, int64_t n) {
+    for (int64_t i = 0; i < n; i++) to[i] = half_value(((const uint16_t *)from)[i]);
+}
+
+/* Fails unless |got - want| <= tolerance |want| over all of them; numbers count as `least` each at least, so that one
+ * that happens to be nearly zero is not asked to be exact. */
+static void assert_near(const char *what, const float *got, const double *want, int64_t n, double least,
+                        double tolerance) {
+    double error = 0, size = (double)n * least * least;
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(got[i])) fail_msg("%s: number %lld is not finite", what, (long long)i);
+        error += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+        size += want[i] * want[i];
+    }
+    if (sqrt(error) > tolerance * sqrt(size))
+        fail_msg("%s: relative error %.3g, at most %.3g (seed %llu)", what, sqrt(error / size), tolerance,
+                 (unsigned long long)seed);
+}
+
+/* --- Convolution --- */
+
+static double *conv_reference(const cpu_conv *c, const uint16_t *w) {
+    double *y = malloc((size_t)(c->n * c->oc * c->oh * c->ow) * sizeof *y), *at = y;
+    for (int64_t n = 0; n < c->n; n++)
+        for (int64_t o = 0; o < c->oc; o++)
+            for (int64_t oy = 0; oy < c->oh; oy++)
+                for (int64_t ox = 0; ox < c->ow; ox++, at++) {
+                    *at = c->bias ? (double)c->bias[c->bias_per_picture ? n * c->oc + o : o] : 0;
+                    for (int64_t i = 0; i < c->ic * c->kh * c->kw; i++) {
+                        const int64_t channel = i / (c->kh * c->kw), ky = i / c->kw % c->kh, kx = i % c->kw;
+                        const int64_t y_in = oy * c->stride + ky - c->pad, x_in = ox * c->stride + kx - c->pad;
+                        if (y_in < 0 || y_in >= c->h || x_in < 0 || x_in >= c->w) continue;
+                        *at += (double)c->x[((n * c->ic + channel) * c->h + y_in) * c->w + x_in] *
+                               (double)half_value(w[o * c->ic * c->kh * c->kw + i]);
+                    }
+                }
+    return y;
+}
+
+static void run_conv(const cpu_kernels *k, const cpu_conv *c, bool winograd, int threads) {
+    /* Not-a-number everywhere at first: what is used before it is set shows. */
+    const int64_t floats = winograd ? k->winograd_room(c, threads) : 1;
+    float *room = malloc((size_t)floats * sizeof *room);
+    for (int64_t i = 0; i < floats; i++) room[i] = NAN;
+    for (int64_t i = 0; i < c->n * c->oc * c->oh * c->ow; i++) c->y[i] = NAN;
+    for (int i = threads - 1; i >= 0 && winograd; i--) k->winograd_input(c, room, i, threads);
+    for (int i = threads - 1; i >= 0; i--) {
+        if (winograd)
+            k->winograd(c, room, i, threads);
+        else
+            k->conv(c, i, threads);
+    }
+    free(room);
+}
+
+typedef struct conv_case {
+    int n, ic, oc, h, w, kernel, stride, pad;
+    bool bias, per_picture, is_float;
+} conv_case;
+
+static void check_conv(const cpu_kernels *k, const conv_case *t, bool winograd) {
+    const int64_t kernel = t->kernel, weights = (int64_t)t->oc * t->ic * kernel * kernel;
+    uint16_t *w = halves(weights);
+    float *wide = malloc((size_t)weights * sizeof *wide);
+    half_floats(w, wide, weights);
+    float *x = numbers((int64_t)t->n * t->ic * t->h * t->w), *bias = numbers((int64_t)t->n * t->oc);
+    cpu_conv c = {.x = x,
+                  .bias = t->bias ? bias : NULL,
+                  .weight = {w, (size_t)(t->ic * kernel * kernel) * sizeof *w, sizeof *w, half_floats},
+                  .n = t->n,
+                  .ic = t->ic,
+                  .oc = t->oc,
+                  .h = t->h,
+                  .w = t->w,
+                  .kh = kernel,
+                  .kw = kernel,
+                  .oh = (t->h + 2 * t->pad - kernel) / t->stride + 1,
+                  .ow = (t->w + 2 * t->pad - kernel) / t->stride + 1,
+                  .stride = t->stride,
+                  .pad = t->pad,
+                  .bias_per_picture = t->per_picture};
+    if (t->is_float)
+        c.weight = (cpu_matrix){wide, (size_t)(t->ic * kernel * kernel) * sizeof *wide, sizeof *wide, NULL};
+    const int64_t count = c.n * c.oc * c.oh * c.ow;
+    float *first = malloc((size_t)count * sizeof *first), *again = malloc((size_t)count * sizeof *again);
+    double *want = conv_reference(&c, w);
+    char what[128];
+    snprintf(what, sizeof what, "%s %s n%d ic%d oc%d %dx%d k%d s%d", k->name, winograd ? "winograd" : "conv", t->n,
+             t->ic, t->oc, t->h, t->w, t->kernel, t->stride);
+    c.y = first;
+    run_conv(k, &c, winograd, 1);
+    assert_near(what, first, want, count, 0.5, winograd ? 2e-5 : 2e-6);
+    c.y = again;
+    for (int threads = 2; threads <= 5; threads += 3) {
+        run_conv(k, &c, winograd, threads);
+        assert_memory_equal(first, again, (size_t)count * sizeof *first);
+    }
+    free(want), free(first), free(again), free(x), free(bias), free(w), free(wide);
+}
+
+static int below(int most) {
+    return (int)((number() + 1) / 2 * (float)most);
+}
+
+static void each_isa(void (*check)(const cpu_kernels *k)) {
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const cpu_kernels *k = cpu_kernels_find(names[i]);
+        if (k)
+            check(k);
+        else
+            print_message("this processor has no %s: its kernels are not tested\n", names[i]);
+    }
+}
+
+static void convolutions_of(const cpu_kernels *k) {
+    static const conv_case cases[] = {
+        {1, 5, 7, 9, 11, 3, 1, 1, true, false, false},     {2, 3, 40, 16, 16, 3, 1, 1, true, true, false},
+        {2, 33, 20, 12, 10, 1, 1, 0, false, false, false}, {1, 40, 130, 3, 5, 1, 1, 0, true, false, true},
+        {2, 32, 48, 17, 19, 3, 2, 1, true, false, false},  {1, 8, 9, 21, 18, 3, 2, 0, true, false, false},
+        {1, 130, 17, 5, 7, 3, 1, 1, true, false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], false);
+}
+
+static void test_convolutions(void **state) {
+    (void)state;
+    each_isa(convolutions_of);
+}
+
+static void winograd_of(const cpu_kernels *k) {
+    static const conv_case cases[] = {
+        {1, 5, 7, 9, 11, 3, 1, 1, true, false, false},   {2, 4, 40, 16, 16, 3, 1, 1, true, true, false},
+        {2, 70, 66, 13, 6, 3, 1, 1, false, false, true}, {1, 3, 5, 4, 201, 3, 1, 1, true, false, false},
+        {1, 9, 6, 1, 1, 3, 1, 1, true, false, false},    {3, 8, 130, 8, 8, 3, 1, 1, true, true, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], true);
+    for (int i = 0; i < 8; i++) {
+        const conv_case any = {1 + below(3), 1 + below(40), 1 + below(40), 1 + below(30), 1 + below(60), 3, 1, 1,
+                               true,         below(2) == 1, below(2) == 1};
+        check_conv(k, &any, true);
+        check_conv(k, &any, false);
+    }
+}
+
+static void test_winograd(void **state) {
+    (void)state;
+    each_isa(winograd_of);
+}
+
+/* --- Matrix product --- */
+
+static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool whole_rows) {
+    uint16_t *w = halves(in * out);
+    float *x = numbers(t * in), *bias = numbers(out), *first = numbers(t * out), *again = numbers(t * out);
+    double *want = malloc((size_t)(t * out) * sizeof *want);
+    for (int64_t i = 0; i < t * out; i++) {
+        want[i] = (double)bias[i % out];
+        for (int64_t j = 0; j < in; j++)
+            want[i] += (double)x[i / out * in + j] * (double)half_value(w[i % out * in + j]);
+    }
+    cpu_linear l = {.x = x,
+                    .bias = bias,
+                    .y = first,
+                    .t = t,
+                    .in = in,
+                    .out = out,
+                    .weight = {w, (size_t)in * sizeof *w, whole_rows ? 0 : sizeof *w, half_floats}};
+    char what[96];
+    snprintf(what, sizeof what, "%s linear t%d in%d out%d", k->name, (int)t, (int)in, (int)out);
+    k->linear(&l, 0, 1);
+    assert_near(what, first, want, t * out, 0.5, 2e-6);
+    for (int threads = 2; threads <= 7; threads += 5) {
+        l.y = again;
+        for (int i = 0; i < threads; i++) k->linear(&l, i, threads);
+        assert_memory_equal(first, again, (size_t)(t * out) * sizeof *first);
+    }
+    free(want), free(first), free(again), free(bias), free(x), free(w);
+}
+
+static void products_of(const cpu_kernels *k) {
+    check_linear(k, 77, 96, 100, false);
+    check_linear(k, 1, 7, 1, false);
+    check_linear(k, 5, 2500, 49, true);
+    check_linear(k, 5, 2500, 49, false);
+    check_linear(k, 300, 64, 20, false);
+    for (int i = 0; i < 6; i++) check_linear(k, 1 + below(90), 1 + below(200), 1 + below(200), below(2) == 1);
+}
+
+static void test_products(void **state) {
+    (void)state;
+    each_isa(products_of);
+}
+
+/* --- Attention --- */
+
+static void attention_reference(const cpu_attention *a, double *y) {
+    const int64_t c = a->heads * a->d;
+    double *s = malloc((size_t)a->tk * sizeof *s);
+    for (int64_t i = 0; i < a->n * a->tq * a->heads; i++) {
+        const int64_t n = i / (a->tq * a->heads), head = i % a->heads;
+        const float *q = a->q + i / a->heads * c + head * a->d;
+        const float *k = a->k + n * a->tk * c + head * a->d, *v = a->v + n * a->tk * c + head * a->d;
+        double most = -INFINITY, total = 0;
+        for (int64_t t = 0; t < a->tk; t++) {
+            s[t] = 0;
+            for (int64_t j = 0; j < a->d; j++) s[t] += (double)q[j] * (double)k[t * c + j] * (double)a->scale;
+            most = s[t] > most ? s[t] : most;
+        }
+        for (int64_t t = 0; t < a->tk; t++) total += s[t] = exp(s[t] - most);
+        for (int64_t j = 0; j < a->d; j++) {
+            double sum = 0;
+            for (int64_t t = 0; t < a->tk; t++) sum += s[t] / total * (double)v[t * c + j];
+            y[i / a->heads * c + head * a->d + j] = sum;
+        }
+    }
+    free(s);
+}
+
+/* sharp: how far scores lie apart. */
+static void check_attention(const cpu_kernels *k, int64_t n, int64_t tq, int64_t tk, int64_t heads, int64_t d,
+                            float sharp) {
+    const int64_t c = heads * d, count = n * tq * c;
+    float *q = numbers(count), *key = numbers(n * tk * c), *v = numbers(n * tk * c);
+    float *first = numbers(count), *again = numbers(count);
+    double *want = malloc((size_t)count * sizeof *want);
+    cpu_attention a = {.q = q,
+                       .k = key,
+                       .v = v,
+                       .y = first,
+                       .n = n,
+                       .tq = tq,
+                       .tk = tk,
+                       .heads = heads,
+                       .d = d,
+                       .scale = sharp / sqrtf((float)d)};
+    attention_reference(&a, want);
+    char what[96];
+    snprintf(what, sizeof what, "%s attention tq%d tk%d heads %d of %d", k->name, (int)tq, (int)tk, (int)heads, (int)d);
+    k->attention(&a, 0, 1);
+    /* A score's rounding error grows with the score, and is its weight's relative error. */
+    assert_near(what, first, want, count, 0.01, 2e-6 + 4e-7 * (double)sharp);
+    a.y = again;
+    for (int threads = 2; threads <= 5; threads += 3) {
+        for (int i = 0; i < threads; i++) k->attention(&a, i, threads);
+        assert_memory_equal(first, again, (size_t)count * sizeof *first);
+    }
+    free(want), free(first), free(again), free(q), free(key), free(v);
+}
+
+static void attentions_of(const cpu_kernels *k) {
+    check_attention(k, 2, 77, 77, 3, 40, 1);
+    check_attention(k, 1, 100, 50, 1, 96, 1);
+    check_attention(k, 2, 64, 64, 8, 8, 30);
+    check_attention(k, 1, 33, 200, 2, 160, 100); /* one key takes all, the others' weights vanish */
+    for (int i = 0; i < 4; i++)
+        check_attention(k, 1 + below(2), 1 + below(90), 1 + below(150), 1 + below(4), 1 + below(70), 3);
+}
+
+static void test_attention(void **state) {
+    (void)state;
+    each_isa(attentions_of);
+}
+
+static void test_choice(void **state) {
+    (void)state;
+    assert_non_null(cpu_kernels_best());
+    assert_non_null(cpu_kernels_find("plain"));
+    assert_null(cpu_kernels_find("abacus"));
+}
+
+int main(void) {
+    seed = (uint64_t)time(NULL);
+    const char *given = getenv("MYSTI_TEST_SEED");
+    if (given) seed = strtoull(given, NULL, 10);
+    print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_choice),   cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
+        cmocka_unit_test(test_products), cmocka_unit_test(test_attention),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
