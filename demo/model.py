@@ -19,6 +19,7 @@ from team import Team  # noqa: E402
 
 PIXELS, LATENT, CHANNELS, TOKENS = 128, 16, 4, 77
 TEXT_WIDTH = 128
+SCALE = 0.18215  # of latents, as in Stable Diffusion 1.x
 TOKEN_EMBEDDING = "embeddings.token_embedding.weight"
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -28,7 +29,7 @@ class Vae(networks.Vae):
     channels would take the plain colours of a picture away, as they take each group's mean and scale."""
 
     def __init__(self):
-        super().__init__(32, (1, 2, 3, 4), 2, CHANNELS)
+        super().__init__(32, (1, 2, 3, 4), 2, CHANNELS, SCALE)
         last = 96
         self.decoder.up[0].block[2] = networks.VaeResnet(32, last)
         self.decoder.norm_out = torch.nn.GroupNorm(32, last, eps=1e-6)

@@ -73,7 +73,7 @@ class Captions:
         """tokens [BATCH, 77], labels [BATCH, parts], latents [BATCH, 4, 16, 16]"""
         rows = np.sort(self.rng.integers(0, len(self.latents), BATCH))
         tokens = [self.tokens(caption.write(self.scenes[row], self.random)) for row in rows]
-        latents = torch.from_numpy(self.latents[rows][:, : model.CHANNELS]).float() * model.Vae.scale
+        latents = torch.from_numpy(self.latents[rows][:, : model.CHANNELS]).float() * model.SCALE
         return (x.to(model.DEVICE) for x in (torch.tensor(tokens), self.labels[rows], latents))
 
 
