@@ -4,7 +4,8 @@
  *
  * Prints, for the best of some runs, the time; what a direct computation would have done in it (GFLOPS); and the share
  * of the peak, measured in the same run, that the multiplications really done make (for Winograd's way that is a
- * quarter of the direct ones, so its GFLOPS may exceed the peak). */
+ * quarter of the direct ones, so its GFLOPS may exceed the peak). For what only moves numbers: GB read and written a
+ * second. */
 #include "base/clock.h"
 #include "base/memory.h"
 #include "base/str.h"
@@ -44,6 +45,22 @@ static void run_linear(const work *w, int thread, int threads) {
 }
 static void run_attention(const work *w, int thread, int threads) {
     w->kernels->attention(w->arguments, thread, threads);
+}
+
+static void run_group_norm(const work *w, int thread, int threads) {
+    w->kernels->group_norm(w->arguments, thread, threads);
+}
+static void run_layer_norm(const work *w, int thread, int threads) {
+    w->kernels->layer_norm(w->arguments, thread, threads);
+}
+static void run_geglu(const work *w, int thread, int threads) {
+    w->kernels->geglu(w->arguments, thread, threads);
+}
+static void run_transpose(const work *w, int thread, int threads) {
+    w->kernels->transpose(w->arguments, thread, threads);
+}
+static void run_upsample(const work *w, int thread, int threads) {
+    w->kernels->upsample(w->arguments, thread, threads);
 }
 
 typedef struct worker {
@@ -110,6 +127,13 @@ static void report(const char *name, const work *w, double operations, double sh
     const double seconds = time_of(w), gflops = operations / seconds / 1e9;
     printf("%-44s %9.2f ms %7.0f GFLOPS %5.0f %% of the peak\n", name, seconds * 1e3, gflops,
            100 * gflops * share / peak);
+    fflush(stdout);
+}
+
+/* What only waits for memory. floats: read and written. */
+static void report_moved(const char *name, const work *w, int64_t floats) {
+    const double seconds = time_of(w);
+    printf("%-44s %9.2f ms %7.1f GB/s\n", name, seconds * 1e3, 4e-9 * (double)floats / seconds);
     fflush(stdout);
 }
 
@@ -192,6 +216,34 @@ static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int hea
     free((void *)(uintptr_t)a.q), free((void *)(uintptr_t)a.k), free((void *)(uintptr_t)a.v), free(a.y);
 }
 
+/* What lies between the products, on pictures [n, c, side, side] and sequences of as many numbers. */
+static void bench_between(const cpu_kernels *k, int n, int c, int side) {
+    const int64_t plane = (int64_t)side * side, count = n * c * plane;
+    float *x = numbers(2 * count), *y = numbers(count), *scale = numbers(c);
+    char name[96];
+    const cpu_group_norm group = {.x = x,
+                                  .weight = scale,
+                                  .bias = scale,
+                                  .y = y,
+                                  .n = n,
+                                  .channels = c,
+                                  .plane = plane,
+                                  .groups = 32,
+                                  .eps = 1e-5f,
+                                  .silu = true};
+    snprintf(name, sizeof name, "group norm, silu, %d x %d, %dx%d", n, c, side, side);
+    report_moved(name, &(work){run_group_norm, k, &group, NULL}, 2 * count);
+    const cpu_layer_norm layer = {
+        .x = x, .weight = scale, .bias = scale, .y = y, .rows = n * plane, .width = c, .eps = 1e-5f};
+    report_moved("  layer norm", &(work){run_layer_norm, k, &layer, NULL}, 2 * count);
+    report_moved("  geglu", &(work){run_geglu, k, &(cpu_geglu){x, y, n * plane, c}, NULL}, 3 * count);
+    const cpu_transpose turn = {x, x + count, y, n, c, plane};
+    report_moved("  transposed and added", &(work){run_transpose, k, &turn, NULL}, 3 * count);
+    const cpu_upsample twice = {x, y, (int64_t)n * c, side / 2, side / 2};
+    report_moved("  upsample to this size", &(work){run_upsample, k, &twice, NULL}, count + count / 4);
+    free(x), free(y), free(scale);
+}
+
 int main(int argc, char **argv) {
     thread_count = argc > 1 ? atoi(argv[1]) : 2;
     repeats = argc > 2 ? atoi(argv[2]) : 5;
@@ -222,5 +274,8 @@ int main(int argc, char **argv) {
     bench_attention(k, 2, 1024, 1024, 8, 80);
     bench_attention(k, 2, 256, 256, 8, 160);
     bench_attention(k, 2, 4096, 77, 8, 40);
+    bench_between(k, 2, 320, 64);
+    bench_between(k, 2, 1280, 16);
+    bench_between(k, 1, 256, 512);
     return 0;
 }

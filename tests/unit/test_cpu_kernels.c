@@ -310,6 +310,176 @@ static void test_attention(void **state) {
     each_isa(attentions_of);
 }
 
+/* --- Between the products --- */
+
+static double gelu_of(double x) {
+    return x / 2 * erfc(-x / sqrt(2));
+}
+
+static double silu_of(double x) {
+    return x / (1 + exp(-x));
+}
+
+/* Numbers around `middle`, `wide` to either side. */
+static float *numbers_at(int64_t n, float middle, float wide) {
+    float *x = numbers(n);
+    for (int64_t i = 0; i < n; i++) x[i] = middle + wide * x[i];
+    return x;
+}
+
+/* Runs a kernel with several numbers of threads: the result is that of one thread to the last bit. */
+#define ASSERT_SAME_FOR_THREADS(kernel, p, y, count)                                                                   \
+    do {                                                                                                               \
+        float *first_ = malloc((size_t)(count) * sizeof *first_);                                                      \
+        memcpy(first_, y, (size_t)(count) * sizeof *first_);                                                           \
+        for (int threads_ = 2; threads_ <= 5; threads_ += 3) {                                                         \
+            for (int64_t i_ = 0; i_ < (count); i_++) (y)[i_] = NAN;                                                    \
+            for (int i_ = 0; i_ < threads_; i_++) kernel(p, i_, threads_);                                             \
+            assert_memory_equal(first_, y, (size_t)(count) * sizeof *first_);                                          \
+        }                                                                                                              \
+        free(first_);                                                                                                  \
+    } while (0)
+
+/* y = (x - mean) / deviation of `count` numbers. */
+static void normalize(const float *x, double *y, int64_t count, double eps) {
+    double mean = 0, squares = 0;
+    for (int64_t i = 0; i < count; i++) mean += (double)x[i] / (double)count;
+    for (int64_t i = 0; i < count; i++) squares += ((double)x[i] - mean) * ((double)x[i] - mean);
+    for (int64_t i = 0; i < count; i++) y[i] = ((double)x[i] - mean) / sqrt(squares / (double)count + eps);
+}
+
+/* middle: what a group's numbers lie around; its rounding is an error of theirs. */
+static void check_group_norm(const cpu_kernels *k, int64_t n, int64_t groups, int64_t each, int64_t plane, bool silu,
+                             float middle) {
+    const int64_t channels = groups * each, count = n * channels * plane;
+    float *x = numbers_at(count, middle, 2), *weight = numbers_at(channels, 1, 1), *bias = numbers(channels);
+    float *y = numbers(count);
+    double *want = malloc((size_t)count * sizeof *want);
+    const cpu_group_norm p = {.x = x,
+                              .weight = weight,
+                              .bias = bias,
+                              .y = y,
+                              .n = n,
+                              .channels = channels,
+                              .plane = plane,
+                              .groups = groups,
+                              .eps = 1e-5f,
+                              .silu = silu};
+    for (int64_t i = 0; i < n * groups; i++)
+        normalize(x + i * each * plane, want + i * each * plane, each * plane, (double)p.eps);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t c = i / plane % channels;
+        want[i] = want[i] * (double)weight[c] + (double)bias[c];
+        if (silu) want[i] = silu_of(want[i]);
+    }
+    char what[96];
+    snprintf(what, sizeof what, "%s group norm n%d %d groups of %d x %d%s", k->name, (int)n, (int)groups, (int)each,
+             (int)plane, silu ? ", silu" : "");
+    k->group_norm(&p, 0, 1);
+    assert_near(what, y, want, count, 0.5, 5e-7 * (1 + fabs((double)middle)));
+    ASSERT_SAME_FOR_THREADS(k->group_norm, &p, y, count);
+    free(want), free(x), free(weight), free(bias), free(y);
+}
+
+static void check_layer_norm(const cpu_kernels *k, int64_t rows, int64_t width, float middle) {
+    const int64_t count = rows * width;
+    float *x = numbers_at(count, middle, 2), *weight = numbers_at(width, 1, 1), *bias = numbers(width);
+    float *y = numbers(count);
+    double *want = malloc((size_t)count * sizeof *want);
+    const cpu_layer_norm p = {
+        .x = x, .weight = weight, .bias = bias, .y = y, .rows = rows, .width = width, .eps = 1e-5f};
+    for (int64_t i = 0; i < rows; i++) normalize(x + i * width, want + i * width, width, (double)p.eps);
+    for (int64_t i = 0; i < count; i++) want[i] = want[i] * (double)weight[i % width] + (double)bias[i % width];
+    char what[96];
+    snprintf(what, sizeof what, "%s layer norm %d x %d", k->name, (int)rows, (int)width);
+    k->layer_norm(&p, 0, 1);
+    assert_near(what, y, want, count, 0.5, 5e-7 * (1 + fabs((double)middle)));
+    ASSERT_SAME_FOR_THREADS(k->layer_norm, &p, y, count);
+    free(want), free(x), free(weight), free(bias), free(y);
+}
+
+static void norms_of(const cpu_kernels *k) {
+    check_group_norm(k, 2, 32, 10, 64, true, 0);
+    check_group_norm(k, 1, 3, 1, 7, false, 0);
+    check_group_norm(k, 1, 2, 3, 5000, true, 30); /* more than a block, far from zero */
+    check_layer_norm(k, 9, 320, 0);
+    check_layer_norm(k, 2, 5001, 30);
+    for (int i = 0; i < 4; i++) {
+        check_group_norm(k, 1 + below(3), 1 + below(5), 1 + below(9), 2 + below(300), below(2) == 1, 3);
+        check_layer_norm(k, 1 + below(9), 2 + below(300), 3);
+    }
+}
+
+static void test_norms(void **state) {
+    (void)state;
+    each_isa(norms_of);
+}
+
+/* wide: gates from -wide to wide. */
+static void check_geglu(const cpu_kernels *k, int64_t rows, int64_t width, float wide) {
+    const int64_t count = rows * width;
+    float *x = numbers_at(2 * count, 0, wide), *y = numbers(count);
+    double *want = malloc((size_t)count * sizeof *want);
+    for (int64_t i = 0; i < count; i++) {
+        const float *row = x + i / width * 2 * width + i % width;
+        want[i] = (double)row[0] * gelu_of((double)row[width]);
+    }
+    const cpu_geglu p = {x, y, rows, width};
+    char what[96];
+    snprintf(what, sizeof what, "%s geglu %d x %d, up to %g", k->name, (int)rows, (int)width, (double)wide);
+    k->geglu(&p, 0, 1);
+    assert_near(what, y, want, count, 0.5, 5e-7);
+    ASSERT_SAME_FOR_THREADS(k->geglu, &p, y, count);
+    free(want), free(x), free(y);
+}
+
+static void gates_of(const cpu_kernels *k) {
+    check_geglu(k, 7, 80, 4);
+    check_geglu(k, 3, 17, 1);
+    check_geglu(k, 1, 1, 300);
+    check_geglu(k, 5, 1 + below(100), 1 + (float)below(200));
+}
+
+static void test_gates(void **state) {
+    (void)state;
+    each_isa(gates_of);
+}
+
+static void check_transpose(const cpu_kernels *k, int64_t n, int64_t rows, int64_t columns, bool adds) {
+    const int64_t count = n * rows * columns;
+    float *x = numbers(count), *add = numbers(count), *y = numbers(count);
+    const cpu_transpose p = {x, adds ? add : NULL, y, n, rows, columns};
+    k->transpose(&p, 0, 1);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t picture = i / (rows * columns), column = i / rows % columns, row = i % rows;
+        assert_float_equal(y[i], x[(picture * rows + row) * columns + column] + (adds ? add[i] : 0), 0);
+    }
+    ASSERT_SAME_FOR_THREADS(k->transpose, &p, y, count);
+    free(x), free(add), free(y);
+}
+
+static void check_upsample(const cpu_kernels *k, int64_t planes, int64_t h, int64_t w) {
+    const int64_t count = 4 * planes * h * w;
+    float *x = numbers(planes * h * w), *y = numbers(count);
+    const cpu_upsample p = {x, y, planes, h, w};
+    k->upsample(&p, 0, 1);
+    for (int64_t i = 0; i < count; i++) assert_float_equal(y[i], x[(i / (2 * w) / 2) * w + i % (2 * w) / 2], 0);
+    ASSERT_SAME_FOR_THREADS(k->upsample, &p, y, count);
+    free(x), free(y);
+}
+
+static void moves_of(const cpu_kernels *k) {
+    check_transpose(k, 2, 64, 48, true);
+    check_transpose(k, 1, 1 + below(70), 1 + below(70), false);
+    check_transpose(k, 1 + below(3), 1 + below(70), 1 + below(70), true);
+    check_upsample(k, 3, 1 + below(20), 1 + below(70));
+}
+
+static void test_moves(void **state) {
+    (void)state;
+    each_isa(moves_of);
+}
+
 static void test_choice(void **state) {
     (void)state;
     assert_non_null(cpu_kernels_best());
@@ -324,7 +494,8 @@ int main(void) {
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_choice),   cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
-        cmocka_unit_test(test_products), cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_products), cmocka_unit_test(test_attention),    cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_gates),    cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

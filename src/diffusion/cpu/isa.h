@@ -88,6 +88,21 @@ ALWAYS_INLINE vec larger(vec a, vec b) {
     return (vec)(((ints)a & first) | ((ints)b & ~first));
 }
 
+/* The sum of a vector's numbers, and the largest of them. */
+typedef float quad __attribute__((vector_size(16)));
+#define QUAD(x, i) SHUFFLE(x, x, 4 * (i), 4 * (i) + 1, 4 * (i) + 2, 4 * (i) + 3)
+
+ALWAYS_INLINE float sum_of(vec x) {
+#if defined(__AVX512F__)
+    const quad q = (QUAD(x, 0) + QUAD(x, 1)) + (QUAD(x, 2) + QUAD(x, 3));
+#elif defined(__AVX2__)
+    const quad q = QUAD(x, 0) + QUAD(x, 1);
+#else
+    const quad q = x;
+#endif
+    return (q[0] + q[1]) + (q[2] + q[3]);
+}
+
 /* One operand of a block: `rows` rows of `depth` numbers each, `row` apart. The other: [depth][COLUMNS]. */
 typedef struct block {
     const float *a, *b;

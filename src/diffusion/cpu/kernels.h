@@ -1,4 +1,5 @@
-/* kernels.h - what diffusion spends its time on, for a CPU: convolutions, matrix products, attention.
+/* kernels.h - what diffusion spends its time on, for a CPU: convolutions, matrix products, attention, and what
+ * lies between them.
  *
  * Each kernel is compiled for several instruction sets; cpu_kernels_best() picks the table of the best one that this
  * processor has. All compute in float. A kernel is called by `threads` threads at once, each with its number `thread`;
@@ -48,6 +49,44 @@ typedef struct cpu_attention {
     float scale;
 } cpu_attention;
 
+/* Over a picture's channels in groups, x, y [n, channels, plane] (Wu & He 2018), and silu behind it. */
+typedef struct cpu_group_norm {
+    const float *x, *weight, *bias; /* weight, bias: [channels] */
+    float *y;
+    int64_t n, channels, plane, groups;
+    float eps;
+    bool silu;
+} cpu_group_norm;
+
+/* Over each row of x, y [rows, width] (Ba et al. 2016). */
+typedef struct cpu_layer_norm {
+    const float *x, *weight, *bias; /* weight, bias: [width] */
+    float *y;
+    int64_t rows, width;
+    float eps;
+} cpu_layer_norm;
+
+/* y [rows, width] = the first half of x [rows, 2 width] times gelu of the second (Shazeer 2020). */
+typedef struct cpu_geglu {
+    const float *x;
+    float *y;
+    int64_t rows, width;
+} cpu_geglu;
+
+/* y [n, columns, rows] = x [n, rows, columns] transposed, plus `add` [n, columns, rows] (NULL: nothing). */
+typedef struct cpu_transpose {
+    const float *x, *add;
+    float *y;
+    int64_t n, rows, columns;
+} cpu_transpose;
+
+/* Every pixel of x [planes, h, w] four times: y [planes, 2 h, 2 w]. */
+typedef struct cpu_upsample {
+    const float *x;
+    float *y;
+    int64_t planes, h, w;
+} cpu_upsample;
+
 typedef struct cpu_kernels {
     const char *name;
     void (*conv)(const cpu_conv *p, int thread, int threads);
@@ -58,6 +97,11 @@ typedef struct cpu_kernels {
     void (*winograd)(const cpu_conv *c, float *room, int thread, int threads);
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);
+    void (*group_norm)(const cpu_group_norm *p, int thread, int threads);
+    void (*layer_norm)(const cpu_layer_norm *p, int thread, int threads);
+    void (*geglu)(const cpu_geglu *p, int thread, int threads);
+    void (*transpose)(const cpu_transpose *p, int thread, int threads);
+    void (*upsample)(const cpu_upsample *p, int thread, int threads);
 } cpu_kernels;
 
 /* The best of this processor, or the one that the environment variable MYSTI_CPU names (avx512, avx2, plain) if the

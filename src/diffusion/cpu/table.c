@@ -11,6 +11,11 @@ void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, in
 void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int threads);
 void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads);
 void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threads);
+void CPU_NAME(cpu_normalize_groups)(const cpu_group_norm *p, int thread, int threads);
+void CPU_NAME(cpu_normalize_rows)(const cpu_layer_norm *p, int thread, int threads);
+void CPU_NAME(cpu_gate)(const cpu_geglu *p, int thread, int threads);
+void CPU_NAME(cpu_turn)(const cpu_transpose *p, int thread, int threads);
+void CPU_NAME(cpu_double)(const cpu_upsample *p, int thread, int threads);
 
 extern const cpu_kernels CPU_NAME(cpu_kernels);
 const cpu_kernels CPU_NAME(cpu_kernels) = {
@@ -21,4 +26,9 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .winograd = CPU_NAME(cpu_winograd),
     .linear = CPU_NAME(cpu_linear_product),
     .attention = CPU_NAME(cpu_attention_flash),
+    .group_norm = CPU_NAME(cpu_normalize_groups),
+    .layer_norm = CPU_NAME(cpu_normalize_rows),
+    .geglu = CPU_NAME(cpu_gate),
+    .transpose = CPU_NAME(cpu_turn),
+    .upsample = CPU_NAME(cpu_double),
 };

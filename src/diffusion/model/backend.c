@@ -4,6 +4,7 @@
 #include "base/cpu.h"
 #include "base/log.h"
 #include "base/str.h"
+#include "diffusion/model/profile.h"
 
 #include <ggml-cpu.h>
 #include <ctype.h>
@@ -19,6 +20,7 @@ struct backend {
     ggml_backend_t cpu;
     ggml_backend_sched_t sched; /* NULL until the first graph and after a trim */
     size_t sched_tensors;       /* that a graph may have for it */
+    profile *profile;           /* of sched; NULL: not wanted */
     uint64_t plan;              /* shape of the graph that the compute buffer is laid out for; 0: none */
     struct ggml_threadpool *pool;
     void *graph_memory; /* tensor descriptions of the graph under construction */
@@ -189,7 +191,9 @@ void backend_force_threads(backend *b) {
 
 void backend_trim(backend *b) {
     if (b->sched) ggml_backend_sched_free(b->sched);
+    profile_close(b->profile);
     b->sched = NULL;
+    b->profile = NULL;
     b->plan = 0;
 }
 
@@ -295,7 +299,9 @@ static bool need_sched(backend *b, struct ggml_cgraph *cg, err *e) {
     while (b->sched_tensors < tensors) b->sched_tensors *= 2;
     ggml_backend_t both[2] = {b->device, b->cpu};
     b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, b->sched_tensors, false, true);
-    return b->sched ? true : err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
+    if (!b->sched) return err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
+    b->profile = profile_open(b->sched);
+    return true;
 }
 
 /* What decides how a graph is laid out in memory: its operations, shapes and edges. Tensors of equal graphs have equal
@@ -387,7 +393,9 @@ static bool run(graph *g, graph_build build, void *ctx, err *e) {
     if (!allocate(g->b, cg, e)) return false;
     choose_threads(g, cg);
     feed(g);
+    profile_begin(g->b->profile);
     if (!execute(g->b, cg, e)) return false;
+    profile_end(g->b->profile);
     read_back(g);
     return true;
 }

@@ -1,5 +1,5 @@
-/* nn.c - see nn.h. Two ways are chosen by what the backend is: on the CPU convolutions, matrix products, attention and
- * group norms go through nn_cpu, elsewhere through ggml's own operations. */
+/* nn.c - see nn.h. Two ways are chosen by what the backend is: on the CPU convolutions, matrix products, attention,
+ * norms and what moves numbers go through nn_cpu, elsewhere through ggml's own operations. */
 #include "diffusion/model/nn.h"
 
 #include "diffusion/model/nn_cpu.h"
@@ -61,19 +61,27 @@ tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l) {
 }
 
 tensor *nn_upsample2(graph *g, tensor *x) {
+    if (backend_custom_ops(g->b)) return cpu_upsample2(g, x);
     return ggml_upscale(g->ctx, x, 2, GGML_SCALE_MODE_NEAREST);
 }
 
 /* --- Norms and activations --------------------------------------------------------------------------------------- */
 
 tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps) {
-    if (backend_custom_ops(g->b)) return cpu_group_norm(g, x, l->weight, l->bias, GROUPS, eps);
+    if (backend_custom_ops(g->b)) return cpu_group_norm_layer(g, x, l->weight, l->bias, GROUPS, eps, false);
     tensor *y = ggml_group_norm(g->ctx, x, GROUPS, eps);
     return ggml_add(g->ctx, ggml_mul(g->ctx, y, per_channel(g, l->weight)), per_channel(g, l->bias));
 }
 
+tensor *nn_group_norm_silu(graph *g, tensor *x, const layer *l, float eps) {
+    if (backend_custom_ops(g->b)) return cpu_group_norm_layer(g, x, l->weight, l->bias, GROUPS, eps, true);
+    return nn_silu(g, nn_group_norm(g, x, l, eps));
+}
+
 tensor *nn_layer_norm(graph *g, tensor *x, const layer *l) {
-    tensor *y = ggml_norm(g->ctx, x, 1e-5f);
+    const float eps = 1e-5f;
+    if (backend_custom_ops(g->b)) return cpu_layer_norm_layer(g, x, l->weight, l->bias, eps);
+    tensor *y = ggml_norm(g->ctx, x, eps);
     return ggml_add(g->ctx, ggml_mul(g->ctx, y, l->weight), l->bias);
 }
 
@@ -91,6 +99,7 @@ tensor *nn_gelu_quick(graph *g, tensor *x) {
 }
 
 tensor *nn_geglu(graph *g, tensor *x) {
+    if (backend_custom_ops(g->b)) return cpu_geglu_layer(g, x);
     return ggml_geglu_erf_swapped(g->ctx, x);
 }
 
@@ -154,12 +163,19 @@ tensor *nn_timestep_embedding(graph *g, tensor *t, int dim) {
     return ggml_timestep_embedding(g->ctx, t, dim, 10000);
 }
 
-tensor *nn_to_sequence(graph *g, tensor *x) {
-    tensor *flat = ggml_reshape_3d(g->ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]);
-    return ggml_cont(g->ctx, ggml_permute(g->ctx, flat, 1, 0, 2, 3));
+/* [a, b, n] -> [b, a, n] */
+static tensor *transposed(graph *g, tensor *x) {
+    return ggml_cont(g->ctx, ggml_permute(g->ctx, x, 1, 0, 2, 3));
 }
 
-tensor *nn_to_picture(graph *g, tensor *x, int64_t w, int64_t h) {
-    tensor *planes = ggml_cont(g->ctx, ggml_permute(g->ctx, x, 1, 0, 2, 3));
-    return ggml_reshape_4d(g->ctx, planes, w, h, x->ne[0], x->ne[2]);
+tensor *nn_to_sequence(graph *g, tensor *x) {
+    tensor *flat = ggml_reshape_3d(g->ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]);
+    return backend_custom_ops(g->b) ? cpu_transposed(g, flat, NULL) : transposed(g, flat);
+}
+
+tensor *nn_add_to_picture(graph *g, tensor *x, tensor *picture) {
+    const int64_t *ne = picture->ne;
+    tensor *flat = ggml_reshape_3d(g->ctx, picture, ne[0] * ne[1], ne[2], ne[3]);
+    tensor *y = backend_custom_ops(g->b) ? cpu_transposed(g, x, flat) : ggml_add(g->ctx, transposed(g, x), flat);
+    return ggml_reshape_4d(g->ctx, y, ne[0], ne[1], ne[2], ne[3]);
 }

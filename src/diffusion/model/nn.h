@@ -33,6 +33,7 @@ tensor *nn_conv2d_same_wide(graph *g, tensor *x, const layer *l);
 
 /* Over the channels of a picture in 32 groups. x: [w, h, c, n], weight, bias: [c]. */
 tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps);
+tensor *nn_group_norm_silu(graph *g, tensor *x, const layer *l, float eps); /* with silu behind it */
 
 /* Over dimension 0. x: [c, ...], weight, bias: [c]. eps 1e-5. */
 tensor *nn_layer_norm(graph *g, tensor *x, const layer *l);
@@ -59,8 +60,10 @@ tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l);
 /* Sinusoidal embedding of timesteps, cosines first (Vaswani et al. 2017; LDM's order). t: [n] -> [dim, n] */
 tensor *nn_timestep_embedding(graph *g, tensor *t, int dim);
 
-/* Picture <-> sequence: [w, h, c, n] -> [c, w h, n], and back. */
+/* Picture -> sequence: [w, h, c, n] -> [c, w h, n]. */
 tensor *nn_to_sequence(graph *g, tensor *x);
-tensor *nn_to_picture(graph *g, tensor *x, int64_t w, int64_t h);
+
+/* The way back, added to a picture: x: [c, w h, n], picture: [w, h, c, n] -> [w, h, c, n] */
+tensor *nn_add_to_picture(graph *g, tensor *x, tensor *picture);
 
 #endif

@@ -5,7 +5,6 @@
 #include "diffusion/cpu/kernels.h"
 
 #include <ggml-cpu.h>
-#include <math.h>
 
 static void f16_to_floats(const void *from, float *to, int64_t n) {
     ggml_cpu_fp16_to_fp32(from, to, n);
@@ -25,6 +24,14 @@ static cpu_matrix matrix_of(const struct ggml_tensor *t, int64_t rows) {
     else if (t->type != GGML_TYPE_F32)
         m.to_floats = ggml_get_type_traits(t->type)->to_float;
     return m;
+}
+
+/* An operation of ours, computed by all threads; the name is for profile.h. */
+static struct ggml_tensor *operation(graph *g, const char *name, const int64_t ne[4], struct ggml_tensor **args,
+                                     int count, ggml_custom_op_t compute, void *params) {
+    struct ggml_tensor *t = ggml_custom_4d(g->ctx, GGML_TYPE_F32, ne[0], ne[1], ne[2], ne[3], args, count, compute,
+                                           GGML_N_TASKS_MAX, params);
+    return ggml_set_name(t, name);
 }
 
 static struct ggml_tensor *contiguous(graph *g, struct ggml_tensor *x) {
@@ -89,10 +96,12 @@ struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tens
     struct ggml_tensor *args[4] = {x, kernel};
     int count = 2;
     if (p->winograd)
-        args[count++] = ggml_custom_4d(g->ctx, GGML_TYPE_F32, p->kernels->winograd_room(&c, backend_threads(g->b)), 1,
-                                       1, 1, &x, 1, compute_winograd_input, GGML_N_TASKS_MAX, p);
+        args[count++] =
+            operation(g, "Winograd's input", (int64_t[]){p->kernels->winograd_room(&c, backend_threads(g->b)), 1, 1, 1},
+                      &x, 1, compute_winograd_input, p);
     if (bias) args[count++] = bias;
-    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, c.ow, c.oh, c.oc, c.n, args, count, compute_conv, GGML_N_TASKS_MAX, p);
+    return operation(g, p->winograd ? "convolution, Winograd" : "convolution, direct",
+                     (int64_t[]){c.ow, c.oh, c.oc, c.n}, args, count, compute_conv, p);
 }
 
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
@@ -120,8 +129,8 @@ struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggm
     x = contiguous(g, x);
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
     struct ggml_tensor *args[3] = {x, weight, bias};
-    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, weight->ne[1], x->ne[1], x->ne[2], x->ne[3], args, bias ? 3 : 2,
-                          compute_linear, GGML_N_TASKS_MAX, kernels_as_params());
+    return operation(g, "linear", (int64_t[]){weight->ne[1], x->ne[1], x->ne[2], x->ne[3]}, args, bias ? 3 : 2,
+                     compute_linear, kernels_as_params());
 }
 
 /* --- Attention --------------------------------------------------------------------------------------------------- */
@@ -149,65 +158,106 @@ struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct 
         {.n = q->ne[2], .tq = q->ne[1], .tk = k->ne[1], .heads = heads, .d = q->ne[0] / heads, .scale = scale}};
     graph_add_work(g, 2.0 * (double)ggml_nelements(q) * (double)k->ne[1]);
     struct ggml_tensor *args[3] = {contiguous(g, q), contiguous(g, k), contiguous(g, v)};
-    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, q->ne[0], q->ne[1], q->ne[2], 1, args, 3, compute_attention,
-                          GGML_N_TASKS_MAX, p);
+    return operation(g, k->ne[1] == q->ne[1] ? "attention" : "attention, cross", q->ne, args, 3, compute_attention, p);
 }
 
-/* --- Group norm -------------------------------------------------------------------------------------------------- */
+/* --- Between the products ---------------------------------------------------------------------------------------- */
 
 typedef struct group_norm_op {
-    int groups;
-    float eps;
+    const cpu_kernels *kernels;
+    cpu_group_norm shape; /* without the addresses */
 } group_norm_op;
-
-/* Mean and 1/deviation of `count` values. Blocks are summed in float lanes, blocks in double: exact enough and fast. */
-static void moments(const float *x, int64_t count, float eps, float *mean, float *scale) {
-    double sum = 0, squares = 0;
-    for (int64_t i = 0; i < count; i += 1024) {
-        const int64_t end = count - i < 1024 ? count : i + 1024;
-        float lane[16] = {0};
-        for (int64_t k = i; k < end; k++) lane[k & 15] += x[k];
-        for (int k = 0; k < 16; k++) sum += (double)lane[k];
-    }
-    const float m = (float)(sum / (double)count);
-    for (int64_t i = 0; i < count; i += 1024) {
-        const int64_t end = count - i < 1024 ? count : i + 1024;
-        float lane[16] = {0};
-        for (int64_t k = i; k < end; k++) lane[k & 15] += (x[k] - m) * (x[k] - m);
-        for (int k = 0; k < 16; k++) squares += (double)lane[k];
-    }
-    *mean = m;
-    *scale = (float)(1.0 / sqrt(squares / (double)count + (double)eps));
-}
-
-static void normalize_group(float *to, const float *from, const float *weight, const float *bias, int64_t channels,
-                            int64_t plane, float eps) {
-    float mean, scale;
-    moments(from, channels * plane, eps, &mean, &scale);
-    for (int64_t c = 0; c < channels; c++, from += plane, to += plane) {
-        const float a = scale * weight[c], b = bias[c] - mean * a;
-        for (int64_t i = 0; i < plane; i++) to[i] = from[i] * a + b;
-    }
-}
 
 static void compute_group_norm(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const group_norm_op *p = params;
-    const struct ggml_tensor *x = dst->src[0];
-    const float *weight = dst->src[1]->data, *bias = dst->src[2]->data;
-    const int64_t plane = x->ne[0] * x->ne[1], channels = x->ne[2] / p->groups;
-    for (int64_t i = ith; i < p->groups * x->ne[3]; i += nth) {
-        const int64_t group = i % p->groups, at = i * channels * plane;
-        normalize_group((float *)dst->data + at, (const float *)x->data + at, weight + group * channels,
-                        bias + group * channels, channels, plane, p->eps);
-    }
+    cpu_group_norm n = p->shape;
+    n.x = dst->src[0]->data;
+    n.weight = dst->src[1]->data;
+    n.bias = dst->src[2]->data;
+    n.y = dst->data;
+    p->kernels->group_norm(&n, ith, nth);
 }
 
-struct ggml_tensor *cpu_group_norm(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                   struct ggml_tensor *bias, int groups, float eps) {
-    GGML_ASSERT(ggml_is_contiguous(x) && x->ne[2] % groups == 0);
+struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                         struct ggml_tensor *bias, int groups, float eps, bool silu) {
+    GGML_ASSERT(x->ne[2] % groups == 0);
     group_norm_op *p = graph_note(g, sizeof *p);
-    *p = (group_norm_op){groups, eps};
-    struct ggml_tensor *args[3] = {x, weight, bias};
-    return ggml_custom_4d(g->ctx, GGML_TYPE_F32, x->ne[0], x->ne[1], x->ne[2], x->ne[3], args, 3, compute_group_norm,
-                          GGML_N_TASKS_MAX, p);
+    *p = (group_norm_op){cpu_kernels_best(),
+                         {.n = x->ne[3],
+                          .channels = x->ne[2],
+                          .plane = x->ne[0] * x->ne[1],
+                          .groups = groups,
+                          .eps = eps,
+                          .silu = silu}};
+    struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
+    return operation(g, silu ? "group norm, silu" : "group norm", x->ne, args, 3, compute_group_norm, p);
+}
+
+typedef struct layer_norm_op {
+    const cpu_kernels *kernels;
+    float eps;
+} layer_norm_op;
+
+static void compute_layer_norm(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const layer_norm_op *p = params;
+    const struct ggml_tensor *x = dst->src[0];
+    const cpu_layer_norm n = {.x = x->data,
+                              .weight = dst->src[1]->data,
+                              .bias = dst->src[2]->data,
+                              .y = dst->data,
+                              .rows = ggml_nrows(x),
+                              .width = x->ne[0],
+                              .eps = p->eps};
+    p->kernels->layer_norm(&n, ith, nth);
+}
+
+struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                         struct ggml_tensor *bias, float eps) {
+    layer_norm_op *p = graph_note(g, sizeof *p);
+    *p = (layer_norm_op){cpu_kernels_best(), eps};
+    struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
+    return operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, p);
+}
+
+static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const cpu_kernels *kernels = params;
+    const cpu_geglu p = {dst->src[0]->data, dst->data, ggml_nrows(dst), dst->ne[0]};
+    kernels->geglu(&p, ith, nth);
+}
+
+struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x) {
+    x = contiguous(g, x);
+    return operation(g, "geglu", (int64_t[]){x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]}, &x, 1, compute_geglu,
+                     kernels_as_params());
+}
+
+static void compute_transpose(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const cpu_kernels *kernels = params;
+    const struct ggml_tensor *x = dst->src[0], *add = dst->src[1];
+    const cpu_transpose p = {.x = x->data,
+                             .add = add ? add->data : NULL,
+                             .y = dst->data,
+                             .n = x->ne[2],
+                             .rows = x->ne[1],
+                             .columns = x->ne[0]};
+    kernels->transpose(&p, ith, nth);
+}
+
+struct ggml_tensor *cpu_transposed(graph *g, struct ggml_tensor *x, struct ggml_tensor *add) {
+    struct ggml_tensor *args[2] = {contiguous(g, x), add ? contiguous(g, add) : NULL};
+    return operation(g, "transpose", (int64_t[]){x->ne[1], x->ne[0], x->ne[2], 1}, args, add ? 2 : 1, compute_transpose,
+                     kernels_as_params());
+}
+
+static void compute_upsample(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const cpu_kernels *kernels = params;
+    const struct ggml_tensor *x = dst->src[0];
+    const cpu_upsample p = {x->data, dst->data, x->ne[2] * x->ne[3], x->ne[1], x->ne[0]};
+    kernels->upsample(&p, ith, nth);
+}
+
+struct ggml_tensor *cpu_upsample2(graph *g, struct ggml_tensor *x) {
+    x = contiguous(g, x);
+    return operation(g, "upsample", (int64_t[]){2 * x->ne[0], 2 * x->ne[1], x->ne[2], x->ne[3]}, &x, 1,
+                     compute_upsample, kernels_as_params());
 }

@@ -1,5 +1,5 @@
 /* nn_cpu.h - the kernels of diffusion/cpu as custom operations of ggml's graphs. Only nn.c uses them, and only when the
- * backend computes on the CPU. All inputs are contiguous F32, weights of any type. */
+ * backend computes on the CPU. Inputs are F32, weights of any type. */
 #ifndef MYSTI_DIFFUSION_NN_CPU_H
 #define MYSTI_DIFFUSION_NN_CPU_H
 
@@ -17,8 +17,19 @@ struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggm
 struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
                                         int heads, float scale);
 
-/* nn_group_norm in two passes over the data instead of six. */
-struct ggml_tensor *cpu_group_norm(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                   struct ggml_tensor *bias, int groups, float eps);
+/* nn_group_norm, nn_group_norm_silu, nn_layer_norm; weight, bias: F32. */
+struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                         struct ggml_tensor *bias, int groups, float eps, bool silu);
+struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                         struct ggml_tensor *bias, float eps);
+
+/* nn_geglu. */
+struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x);
+
+/* [a, b, n] -> [b, a, n], with `add` of the result's shape or NULL. */
+struct ggml_tensor *cpu_transposed(graph *g, struct ggml_tensor *x, struct ggml_tensor *add);
+
+/* nn_upsample2. */
+struct ggml_tensor *cpu_upsample2(graph *g, struct ggml_tensor *x);
 
 #endif

@@ -80,7 +80,7 @@ void unet_transformer_free(unet_transformer *t) {
 static const float norm_eps = 1e-5f, transformer_norm_eps = 1e-6f;
 
 tensor *unet_norm_silu(graph *g, tensor *x, const layer *l) {
-    return nn_silu(g, nn_group_norm(g, x, l, norm_eps));
+    return nn_group_norm_silu(g, x, l, norm_eps);
 }
 
 /* x: [w, h, in, n] -> [w, h, out, n]. The time embedding is added to every pixel, so it joins the bias. */
@@ -125,6 +125,5 @@ tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x,
     h = nn_linear(g, h, &t->proj_in);
     for (int i = 0; i < t->depth && graph_has_room(g, BLOCK_OPERATIONS); i++)
         h = forward_block(g, &t->blocks[i], t->heads, h, context, t->first + i);
-    h = nn_to_picture(g, nn_linear(g, h, &t->proj_out), x->ne[0], x->ne[1]);
-    return ggml_add(g->ctx, h, x);
+    return nn_add_to_picture(g, nn_linear(g, h, &t->proj_out), x);
 }

@@ -29,7 +29,7 @@ vae_middle vae_middle_load(const layers *l, int64_t c) {
 }
 
 tensor *vae_norm_silu(graph *g, tensor *x, const layer *l) {
-    return nn_silu(g, nn_group_norm(g, x, l, norm_eps));
+    return nn_group_norm_silu(g, x, l, norm_eps);
 }
 
 tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x) {
@@ -43,7 +43,7 @@ tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x) {
 static tensor *attention(graph *g, const vae_middle *m, tensor *x) {
     tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &m->norm, norm_eps));
     h = nn_attention(g, nn_linear(g, h, &m->q), nn_linear(g, h, &m->k), nn_linear(g, h, &m->v), 1, false);
-    return ggml_add(g->ctx, nn_to_picture(g, nn_linear(g, h, &m->out), x->ne[0], x->ne[1]), x);
+    return nn_add_to_picture(g, nn_linear(g, h, &m->out), x);
 }
 
 tensor *vae_middle_forward(graph *g, const vae_middle *m, tensor *x) {
