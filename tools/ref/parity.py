@@ -209,8 +209,19 @@ def emphasized(z, weights):
     out = []
     for chunk, w in zip(z, weights):
         y = chunk * w[:, None]
-        out.append(y * (chunk.mean() / y.mean()))
+        out.append(y * (chunk.double().mean() / y.double().mean()).float())
     return torch.stack(out)
+
+
+def emphasized_chunks(draw, encode):
+    """draw(): tokens and weights [chunks, 77]; encode: tokens -> [chunks, 77, width]. Returns tokens, weights and the
+    emphasized rows. Drawn anew where a mean is so near 0 that rounding decides on what restores it."""
+    while True:
+        tokens, weights = draw()
+        z = encode(tt(tokens).long())
+        drawn = torch.cat([z, z * tt(weights)[..., None]]).double()
+        if (drawn.mean((1, 2)).abs() > 2e-3 * drawn.abs().mean((1, 2))).all():
+            return tokens, weights, emphasized(z, tt(weights))
 
 
 def from_empty(encode, tokens, weights):
@@ -237,12 +248,20 @@ def comfy_clips(m):
 def clip(m, tag, width, layers, heads, skip, chunks, half=False):
     net = networks.Clip(width, layers, heads)
     about = m.network(net, "cond_stage_model.transformer.text_model.", half)
-    tokens = m.rng.integers(0, 49408, (chunks, 77)).astype(np.int32)
-    tokens[:, 0] = clip_bpe.BOS
-    weights = np.where(m.rng.random((chunks, 77)) < 0.2, m.rng.uniform(0.5, 1.6, (chunks, 77)), 1.0).astype(np.float32)
-    z = emphasized(net(tt(tokens).long(), skip), tt(weights))
+    tokens, weights, z = emphasized_chunks(lambda: full_chunks(m, chunks), lambda tokens: net(tokens, skip))
     m.save(f"clip_{tag}", "clip", {"tokens": tokens, "weights": weights}, {"z": z.reshape(chunks * 77, width)},
            skip=skip, form="sd1", **about)
+
+
+def drawn_weights(m, chunks):
+    return np.where(m.rng.random((chunks, 77)) < 0.2, m.rng.uniform(0.5, 1.6, (chunks, 77)), 1.0).astype(np.float32)
+
+
+def full_chunks(m, chunks):
+    """Chunks of any tokens; and weights."""
+    tokens = m.rng.integers(0, 49408, (chunks, 77)).astype(np.int32)
+    tokens[:, 0] = clip_bpe.BOS
+    return tokens, drawn_weights(m, chunks)
 
 
 def ending_chunks(m, chunks):
@@ -252,14 +271,14 @@ def ending_chunks(m, chunks):
     for row in tokens:
         row[m.rng.integers(1, 77) :] = clip_bpe.EOS
     tokens[-1, 1:76] = m.rng.integers(0, 49406, 75)
-    return tokens, np.where(m.rng.random((chunks, 77)) < 0.2, m.rng.uniform(0.5, 1.6, (chunks, 77)), 1.0).astype(np.float32)
+    return tokens, drawn_weights(m, chunks)
 
 
 def open_clip(m, tag, width, layers, skip, chunks, half=False):
     net = networks.OpenClip(width, layers, max(1, width // 64))
     about = m.network(net, "cond_stage_model.model.", half)
-    tokens, weights = ending_chunks(m, chunks)
-    z = emphasized(net(networks.padded(tt(tokens).long()), max(skip, 2)), tt(weights))
+    tokens, weights, z = emphasized_chunks(lambda: ending_chunks(m, chunks),
+                                           lambda tokens: net(networks.padded(tokens), max(skip, 2)))
     m.save(f"clip_sd2_{tag}", "clip", {"tokens": tokens, "weights": weights}, {"z": z.reshape(chunks * 77, width)},
            skip=skip, form="sd2", **about)
 
@@ -270,11 +289,12 @@ def sdxl_clip(m, tag, width, layers, skip, chunks, pooled=0, half=False):
     net = networks.OpenClip(width, layers, heads, pooled=pooled) if pooled else networks.Clip(width, layers, heads)
     place = "1.model." if pooled else "0.transformer.text_model."
     about = m.network(net, "conditioner.embedders." + place, half)
-    tokens, weights = ending_chunks(m, chunks)
-    read = networks.padded(tt(tokens).long()) if pooled else tt(tokens).long()
-    outputs = {"z": emphasized(net.hidden(read, max(skip, 2)), tt(weights)).reshape(chunks * 77, width)}
+    read = networks.padded if pooled else lambda tokens: tokens
+    tokens, weights, z = emphasized_chunks(lambda: ending_chunks(m, chunks),
+                                           lambda tokens: net.hidden(read(tokens), max(skip, 2)))
+    outputs = {"z": z.reshape(chunks * 77, width)}
     if pooled:
-        outputs["pooled"] = net.pooled(read)
+        outputs["pooled"] = net.pooled(read(tt(tokens).long()))
     m.save(f"clip_sdxl_{tag}", "clip", {"tokens": tokens, "weights": weights}, outputs, skip=skip,
            form="sdxl_g" if pooled else "sdxl_l", **about)
 

@@ -136,7 +136,8 @@ def schedule(name, n):
     elif name == "sgm_uniform":
         s = to_sigma(np.linspace(STEPS - 1, 0, n + 1)[:-1])
     elif name == "simple":
-        s = np.array([TABLE[-(1 + int(i * STEPS / n))] for i in range(n)])
+        stride = STEPS / n  # rounded before it is multiplied, as in ComfyUI: 19 * (1000 / 38) is below 500
+        s = np.array([TABLE[-(1 + int(i * stride))] for i in range(n)])
     elif name == "ddim_uniform":
         s = TABLE[1 :: STEPS // n][:n][::-1]
     elif name == "kl_optimal":
