@@ -88,19 +88,30 @@ ALWAYS_INLINE vec larger(vec a, vec b) {
     return (vec)(((ints)a & first) | ((ints)b & ~first));
 }
 
-/* The sum of a vector's numbers, and the largest of them. */
-typedef float quad __attribute__((vector_size(16)));
-#define QUAD(x, i) SHUFFLE(x, x, 4 * (i), 4 * (i) + 1, 4 * (i) + 2, 4 * (i) + 3)
-
-ALWAYS_INLINE float sum_of(vec x) {
+/* Folds a vector with f until its first four numbers stand for all. */
 #if defined(__AVX512F__)
-    const quad q = (QUAD(x, 0) + QUAD(x, 1)) + (QUAD(x, 2) + QUAD(x, 3));
+#define FOLD(f, x)                                                                                                     \
+    x = f(x, SHUFFLE(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7));                                     \
+    x = f(x, SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11))
 #elif defined(__AVX2__)
-    const quad q = QUAD(x, 0) + QUAD(x, 1);
+#define FOLD(f, x) x = f(x, SHUFFLE(x, x, 4, 5, 6, 7, 0, 1, 2, 3))
 #else
-    const quad q = x;
+#define FOLD(f, x) (void)0
 #endif
-    return (q[0] + q[1]) + (q[2] + q[3]);
+
+ALWAYS_INLINE vec plus(vec a, vec b) {
+    return a + b;
+}
+
+/* The sum of a vector's numbers, and the largest of them. */
+ALWAYS_INLINE float sum_of(vec x) {
+    FOLD(plus, x);
+    return (x[0] + x[1]) + (x[2] + x[3]);
+}
+ALWAYS_INLINE float largest_of(vec x) {
+    FOLD(larger, x);
+    const float a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3];
+    return a > b ? a : b;
 }
 
 /* One operand of a block: `rows` rows of `depth` numbers each, `row` apart. The other: [depth][COLUMNS]. */
