@@ -1,9 +1,10 @@
 /* kernels.c - the kernels for CPUs by themselves, at the shapes of Stable Diffusion 1.5 at 512x512:
- *     build/bin/bench_kernels [THREADS] [REPEATS]
- * MYSTI_CPU=avx2 (or plain) in the environment takes another instruction set.
+ *     build/bin/bench_kernels [THREADS] [REPEATS] [WORDS]
+ * WORDS: only lines that contain them ("linear 8192"). MYSTI_CPU=avx2 (or plain) in the environment takes another
+ * instruction set. Where bfloat16 is multiplied faster than floats, its kernels follow.
  *
  * Prints, for the best of some runs, the time; what a direct computation would have done in it (GFLOPS); and the share
- * of the peak, measured in the same run, that the multiplications really done make (for Winograd's way that is a
+ * of the peak, measured right before, that the multiplications really done make (for Winograd's way that is a
  * quarter of the direct ones, so its GFLOPS may exceed the peak). For what only moves numbers: GB read and written a
  * second. */
 #include "base/clock.h"
@@ -15,13 +16,14 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_THREADS = 256 };
 
-double peak_gflops(void);
+double peak_gflops(bool cells);
 
 static int thread_count, repeats;
-static double peak;                      /* GFLOPS of all threads together */
+static const char *only = "";
 static pthread_barrier_t barrier, inner; /* of all and the main thread; of all */
 
 /* One kernel with its arguments. */
@@ -29,16 +31,16 @@ typedef struct work {
     void (*run)(const struct work *w, int thread, int threads);
     const cpu_kernels *kernels;
     const void *arguments;
+    const cpu_conv_way *way;
     float *room;
 } work;
 
 static void run_conv(const work *w, int thread, int threads) {
-    w->kernels->conv(w->arguments, thread, threads);
-}
-static void run_winograd(const work *w, int thread, int threads) {
-    w->kernels->winograd_input(w->arguments, w->room, thread, threads);
-    pthread_barrier_wait(&inner);
-    w->kernels->winograd(w->arguments, w->room, thread, threads);
+    if (w->way->room) {
+        w->way->input(w->arguments, w->room, thread, threads);
+        pthread_barrier_wait(&inner);
+    }
+    w->way->output(w->arguments, w->room, thread, threads);
 }
 static void run_linear(const work *w, int thread, int threads) {
     w->kernels->linear(w->arguments, thread, threads);
@@ -66,6 +68,7 @@ static void run_upsample(const work *w, int thread, int threads) {
 typedef struct worker {
     pthread_t thread;
     const work *work;
+    cpu_precision precision;
     double peak;
     int number, repeats;
 } worker;
@@ -83,15 +86,8 @@ static void *work_of(void *arg) {
 
 static void *peak_of(void *arg) {
     worker *me = arg;
-    me->peak = peak_gflops();
+    me->peak = peak_gflops(me->precision == CPU_BF16);
     return NULL;
-}
-
-static void start_all(worker *all, void *(*body)(void *), const work *w) {
-    for (int i = 0; i < thread_count; i++) {
-        all[i] = (worker){.work = w, .number = i};
-        if (pthread_create(&all[i].thread, NULL, body, &all[i])) exit(1);
-    }
 }
 
 /* Seconds of the quickest round. */
@@ -100,7 +96,10 @@ static double time_of(const work *w) {
     double best = INFINITY;
     pthread_barrier_init(&barrier, NULL, (unsigned)thread_count + 1);
     pthread_barrier_init(&inner, NULL, (unsigned)thread_count);
-    start_all(all, work_of, w);
+    for (int i = 0; i < thread_count; i++) {
+        all[i] = (worker){.work = w, .number = i};
+        if (pthread_create(&all[i].thread, NULL, work_of, &all[i])) exit(1);
+    }
     for (int i = 0; i < repeats; i++) {
         const int64_t start = clock_mono_ns();
         pthread_barrier_wait(&barrier);
@@ -113,27 +112,35 @@ static double time_of(const work *w) {
     return best;
 }
 
-static void measure_peak(void) {
+/* GFLOPS of all threads together. */
+static double measure_peak(cpu_precision precision) {
     worker all[MAX_THREADS];
-    start_all(all, peak_of, NULL);
+    double peak = 0;
+    for (int i = 0; i < thread_count; i++) {
+        all[i] = (worker){.precision = precision};
+        if (pthread_create(&all[i].thread, NULL, peak_of, &all[i])) exit(1);
+    }
     for (int i = 0; i < thread_count; i++) {
         pthread_join(all[i].thread, NULL);
         peak += all[i].peak;
     }
+    return peak;
 }
 
-/* operations: of the direct way; share: how many of them are really done. */
-static void report(const char *name, const work *w, double operations, double share) {
-    const double seconds = time_of(w), gflops = operations / seconds / 1e9;
-    printf("%-44s %9.2f ms %7.0f GFLOPS %5.0f %% of the peak\n", name, seconds * 1e3, gflops,
-           100 * gflops * share / peak);
+/* operations: of the direct way; share: how many of them are really done; precision: of what is multiplied. */
+static void report(const char *name, const work *w, double operations, double share, cpu_precision precision) {
+    if (!strstr(name, only)) return;
+    const double peak = measure_peak(precision), seconds = time_of(w), gflops = operations / seconds / 1e9;
+    printf("%-50s %9.2f ms %7.0f GFLOPS %5.0f %% of %.0f\n", name, seconds * 1e3, gflops, 100 * gflops * share / peak,
+           peak);
     fflush(stdout);
 }
 
 /* What only waits for memory. floats: read and written. */
 static void report_moved(const char *name, const work *w, int64_t floats) {
+    if (!strstr(name, only)) return;
     const double seconds = time_of(w);
-    printf("%-44s %9.2f ms %7.1f GB/s\n", name, seconds * 1e3, 4e-9 * (double)floats / seconds);
+    printf("%-50s %9.2f ms %7.1f GB/s\n", name, seconds * 1e3, 4e-9 * (double)floats / seconds);
     fflush(stdout);
 }
 
@@ -156,6 +163,13 @@ static cpu_matrix weights(int64_t rows, int64_t columns) {
     return (cpu_matrix){w, (size_t)columns * sizeof *w, sizeof *w, halves_to_floats};
 }
 
+static void bench_way(const cpu_kernels *k, const cpu_conv *c, const cpu_conv_way *way, const char *name,
+                      double operations, double share, cpu_precision precision) {
+    const work w = {run_conv, k, c, way, numbers(way->room(c, thread_count))};
+    report(name, &w, operations, share, precision);
+    free(w.room);
+}
+
 static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, int kernel, int stride) {
     const int pad = kernel / 2, out = (side + 2 * pad - kernel) / stride + 1;
     cpu_conv c = {.x = numbers((int64_t)n * ic * side * side),
@@ -174,14 +188,13 @@ static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, in
                   .pad = pad};
     const double operations = 2.0 * n * oc * out * out * (double)ic * kernel * kernel;
     char name[96];
-    snprintf(name, sizeof name, "conv %dx%d stride %d, %d x %d -> %d, %dx%d", kernel, kernel, stride, n, ic, oc, side,
-             side);
-    report(name, &(work){run_conv, k, &c, NULL}, operations, 1);
-    if (kernel == 3 && stride == 1) {
-        work w = {run_winograd, k, &c, numbers(k->winograd_room(&c, thread_count))};
-        report("  the same, Winograd", &w, operations, 0.25);
-        free(w.room);
-    }
+    const int size = snprintf(name, sizeof name, "conv %dx%d stride %d, %d x %d -> %d, %dx%d", kernel, kernel, stride,
+                              n, ic, oc, side, side);
+    report(name, &(work){run_conv, k, &c, &k->conv, NULL}, operations, 1, k->precision);
+    snprintf(name + size, sizeof name - (size_t)size, ", direct");
+    if (stride == 1) bench_way(k, &c, &k->conv_direct, name, operations, 1, k->precision);
+    snprintf(name + size, sizeof name - (size_t)size, ", Winograd");
+    if (kernel == 3 && stride == 1) bench_way(k, &c, &k->conv_winograd, name, operations, 0.25, CPU_F32);
     free((void *)(uintptr_t)c.x), free(c.y), free((void *)(uintptr_t)c.weight.data);
 }
 
@@ -194,7 +207,7 @@ static void bench_linear(const cpu_kernels *k, int t, int in, int out) {
                     .out = out};
     char name[96];
     snprintf(name, sizeof name, "linear %d x %d -> %d", t, in, out);
-    report(name, &(work){run_linear, k, &l, NULL}, 2.0 * t * in * out, 1);
+    report(name, &(work){run_linear, k, &l, NULL, NULL}, 2.0 * t * in * out, 1, k->precision);
     free((void *)(uintptr_t)l.x), free(l.y), free((void *)(uintptr_t)l.weight.data);
 }
 
@@ -212,7 +225,7 @@ static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int hea
                        .scale = 1 / sqrtf((float)d)};
     char name[96];
     snprintf(name, sizeof name, "attention %d x %d queries, %d keys, %d x %d", n, tq, tk, heads, d);
-    report(name, &(work){run_attention, k, &a, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1);
+    report(name, &(work){run_attention, k, &a, NULL, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1, CPU_F32);
     free((void *)(uintptr_t)a.q), free((void *)(uintptr_t)a.k), free((void *)(uintptr_t)a.v), free(a.y);
 }
 
@@ -232,28 +245,21 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
                                   .eps = 1e-5f,
                                   .silu = true};
     snprintf(name, sizeof name, "group norm, silu, %d x %d, %dx%d", n, c, side, side);
-    report_moved(name, &(work){run_group_norm, k, &group, NULL}, 2 * count);
+    report_moved(name, &(work){run_group_norm, k, &group, NULL, NULL}, 2 * count);
     const cpu_layer_norm layer = {
         .x = x, .weight = scale, .bias = scale, .y = y, .rows = n * plane, .width = c, .eps = 1e-5f};
-    report_moved("  layer norm", &(work){run_layer_norm, k, &layer, NULL}, 2 * count);
-    report_moved("  geglu", &(work){run_geglu, k, &(cpu_geglu){x, y, n * plane, c}, NULL}, 3 * count);
+    report_moved("  layer norm", &(work){run_layer_norm, k, &layer, NULL, NULL}, 2 * count);
+    report_moved("  geglu", &(work){run_geglu, k, &(cpu_geglu){x, y, n * plane, c}, NULL, NULL}, 3 * count);
     const cpu_transpose turn = {x, x + count, y, n, c, plane};
-    report_moved("  transposed and added", &(work){run_transpose, k, &turn, NULL}, 3 * count);
+    report_moved("  transposed and added", &(work){run_transpose, k, &turn, NULL, NULL}, 3 * count);
     const cpu_upsample twice = {x, y, (int64_t)n * c, side / 2, side / 2};
-    report_moved("  upsample to this size", &(work){run_upsample, k, &twice, NULL}, count + count / 4);
+    report_moved("  upsample to this size", &(work){run_upsample, k, &twice, NULL, NULL}, count + count / 4);
     free(x), free(y), free(scale);
 }
 
-int main(int argc, char **argv) {
-    thread_count = argc > 1 ? atoi(argv[1]) : 2;
-    repeats = argc > 2 ? atoi(argv[2]) : 5;
-    if (thread_count < 1 || thread_count > MAX_THREADS || repeats < 1) {
-        fprintf(stderr, "bench_kernels [THREADS 1..%d] [REPEATS]\n", MAX_THREADS);
-        return 2;
-    }
-    const cpu_kernels *k = cpu_kernels_best();
-    measure_peak();
-    printf("%s kernels, %d threads; peak of this machine's vectors: %.0f GFLOPS\n", k->name, thread_count, peak);
+static void bench_all(const cpu_kernels *k) {
+    printf("%s kernels, %d threads; GFLOPS as of the direct way, and the share of the peak of this machine's vectors\n",
+           k->name, thread_count);
     bench_conv(k, 2, 320, 320, 64, 3, 1);
     bench_conv(k, 2, 960, 320, 64, 3, 1);
     bench_conv(k, 2, 640, 640, 32, 3, 1);
@@ -277,5 +283,18 @@ int main(int argc, char **argv) {
     bench_between(k, 2, 320, 64);
     bench_between(k, 2, 1280, 16);
     bench_between(k, 1, 256, 512);
+}
+
+int main(int argc, char **argv) {
+    thread_count = argc > 1 ? atoi(argv[1]) : 2;
+    repeats = argc > 2 ? atoi(argv[2]) : 5;
+    if (argc > 3) only = argv[3];
+    if (thread_count < 1 || thread_count > MAX_THREADS || repeats < 1) {
+        fprintf(stderr, "bench_kernels [THREADS 1..%d] [REPEATS] [WORDS]\n", MAX_THREADS);
+        return 2;
+    }
+    bench_all(cpu_kernels_best(CPU_F32));
+    const cpu_kernels *bf16 = cpu_kernels_best(CPU_BF16);
+    if (bf16) bench_all(bf16);
     return 0;
 }

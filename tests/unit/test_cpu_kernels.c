@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-static const char *const names[] = {"plain", "avx2", "avx512"};
+static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16"};
 static uint64_t seed;
 
 /* -1 .. 1 */
@@ -51,6 +51,16 @@ static void half_floats(const void *from, float *to, int64_t n) {
     for (int64_t i = 0; i < n; i++) to[i] = half_value(((const uint16_t *)from)[i]);
 }
 
+/* What a kernel multiplies: for one of bfloat16, numbers that it has no need to round. */
+static float *inputs(const cpu_kernels *k, int64_t n) {
+    float *x = numbers(n);
+    if (k->precision == CPU_F32) return x;
+    uint16_t *h = halves(n);
+    half_floats(h, x, n);
+    free(h);
+    return x;
+}
+
 /* Fails unless |got - want| <= tolerance |want| over all of them; numbers count as `least` each at least, so that one
  * that happens to be nearly zero is not asked to be exact. */
 static void assert_near(const char *what, const float *got, const double *want, int64_t n, double least,
@@ -86,19 +96,14 @@ static double *conv_reference(const cpu_conv *c, const uint16_t *w) {
     return y;
 }
 
-static void run_conv(const cpu_kernels *k, const cpu_conv *c, bool winograd, int threads) {
+static void run_conv(const cpu_conv_way *way, const cpu_conv *c, int threads) {
     /* Not-a-number everywhere at first: what is used before it is set shows. */
-    const int64_t floats = winograd ? k->winograd_room(c, threads) : 1;
+    const int64_t floats = way->room ? way->room(c, threads) : 1;
     float *room = malloc((size_t)floats * sizeof *room);
     for (int64_t i = 0; i < floats; i++) room[i] = NAN;
     for (int64_t i = 0; i < c->n * c->oc * c->oh * c->ow; i++) c->y[i] = NAN;
-    for (int i = threads - 1; i >= 0 && winograd; i--) k->winograd_input(c, room, i, threads);
-    for (int i = threads - 1; i >= 0; i--) {
-        if (winograd)
-            k->winograd(c, room, i, threads);
-        else
-            k->conv(c, i, threads);
-    }
+    for (int i = threads - 1; i >= 0 && way->room; i--) way->input(c, room, i, threads);
+    for (int i = threads - 1; i >= 0; i--) way->output(c, room, i, threads);
     free(room);
 }
 
@@ -107,12 +112,12 @@ typedef struct conv_case {
     bool bias, per_picture, is_float;
 } conv_case;
 
-static void check_conv(const cpu_kernels *k, const conv_case *t, bool winograd) {
+static void check_conv(const cpu_kernels *k, const conv_case *t, const cpu_conv_way *way, const char *name) {
     const int64_t kernel = t->kernel, weights = (int64_t)t->oc * t->ic * kernel * kernel;
     uint16_t *w = halves(weights);
     float *wide = malloc((size_t)weights * sizeof *wide);
     half_floats(w, wide, weights);
-    float *x = numbers((int64_t)t->n * t->ic * t->h * t->w), *bias = numbers((int64_t)t->n * t->oc);
+    float *x = inputs(k, (int64_t)t->n * t->ic * t->h * t->w), *bias = numbers((int64_t)t->n * t->oc);
     cpu_conv c = {.x = x,
                   .bias = t->bias ? bias : NULL,
                   .weight = {w, (size_t)(t->ic * kernel * kernel) * sizeof *w, sizeof *w, half_floats},
@@ -134,14 +139,14 @@ static void check_conv(const cpu_kernels *k, const conv_case *t, bool winograd) 
     float *first = malloc((size_t)count * sizeof *first), *again = malloc((size_t)count * sizeof *again);
     double *want = conv_reference(&c, w);
     char what[128];
-    snprintf(what, sizeof what, "%s %s n%d ic%d oc%d %dx%d k%d s%d", k->name, winograd ? "winograd" : "conv", t->n,
-             t->ic, t->oc, t->h, t->w, t->kernel, t->stride);
+    snprintf(what, sizeof what, "%s %s n%d ic%d oc%d %dx%d k%d s%d", k->name, name, t->n, t->ic, t->oc, t->h, t->w,
+             t->kernel, t->stride);
     c.y = first;
-    run_conv(k, &c, winograd, 1);
-    assert_near(what, first, want, count, 0.5, winograd ? 2e-5 : 2e-6);
+    run_conv(way, &c, 1);
+    assert_near(what, first, want, count, 0.5, way == &k->conv_winograd ? 2e-5 : 2e-6);
     c.y = again;
     for (int threads = 2; threads <= 5; threads += 3) {
-        run_conv(k, &c, winograd, threads);
+        run_conv(way, &c, threads);
         assert_memory_equal(first, again, (size_t)count * sizeof *first);
     }
     free(want), free(first), free(again), free(x), free(bias), free(w), free(wide);
@@ -168,7 +173,7 @@ static void convolutions_of(const cpu_kernels *k) {
         {2, 32, 48, 17, 19, 3, 2, 1, true, false, false},  {1, 8, 9, 21, 18, 3, 2, 0, true, false, false},
         {1, 130, 17, 5, 7, 3, 1, 1, true, false, false},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], false);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], &k->conv, "conv");
 }
 
 static void test_convolutions(void **state) {
@@ -182,12 +187,12 @@ static void winograd_of(const cpu_kernels *k) {
         {2, 70, 66, 13, 6, 3, 1, 1, false, false, true}, {1, 3, 5, 4, 201, 3, 1, 1, true, false, false},
         {1, 9, 6, 1, 1, 3, 1, 1, true, false, false},    {3, 8, 130, 8, 8, 3, 1, 1, true, true, false},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], true);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], &k->conv_winograd, "winograd");
     for (int i = 0; i < 8; i++) {
         const conv_case any = {1 + below(3), 1 + below(40), 1 + below(40), 1 + below(30), 1 + below(60), 3, 1, 1,
                                true,         below(2) == 1, below(2) == 1};
-        check_conv(k, &any, true);
-        check_conv(k, &any, false);
+        check_conv(k, &any, &k->conv_winograd, "winograd");
+        check_conv(k, &any, &k->conv, "conv");
     }
 }
 
@@ -196,11 +201,32 @@ static void test_winograd(void **state) {
     each_isa(winograd_of);
 }
 
+static void direct_of(const cpu_kernels *k) {
+    static const conv_case cases[] = {
+        {1, 5, 7, 9, 11, 3, 1, 1, true, false, false},    {2, 150, 70, 16, 16, 3, 1, 1, true, true, false},
+        {1, 7, 5, 13, 12, 5, 1, 2, true, false, false},   {2, 33, 20, 12, 10, 1, 1, 0, false, false, false},
+        {1, 1300, 3, 3, 5, 1, 1, 0, true, false, true},   {3, 3, 5, 1, 1, 3, 1, 1, true, false, false},
+        {1, 2, 130, 70, 90, 3, 1, 1, false, false, true}, {1, 6, 3, 15, 14, 11, 1, 5, true, false, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], &k->conv_direct, "direct");
+    for (int i = 0; i < 8; i++) {
+        const int pad = below(3);
+        const conv_case any = {1 + below(3), 1 + below(90), 1 + below(90), 1 + below(30), 1 + below(60), 2 * pad + 1, 1,
+                               pad,          true,          below(2) == 1, below(2) == 1};
+        check_conv(k, &any, &k->conv_direct, "direct");
+    }
+}
+
+static void test_direct(void **state) {
+    (void)state;
+    each_isa(direct_of);
+}
+
 /* --- Matrix product --- */
 
 static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool whole_rows) {
     uint16_t *w = halves(in * out);
-    float *x = numbers(t * in), *bias = numbers(out), *first = numbers(t * out), *again = numbers(t * out);
+    float *x = inputs(k, t * in), *bias = numbers(out), *first = numbers(t * out), *again = numbers(t * out);
     double *want = malloc((size_t)(t * out) * sizeof *want);
     for (int64_t i = 0; i < t * out; i++) {
         want[i] = (double)bias[i % out];
@@ -232,6 +258,7 @@ static void products_of(const cpu_kernels *k) {
     check_linear(k, 5, 2500, 49, true);
     check_linear(k, 5, 2500, 49, false);
     check_linear(k, 300, 64, 20, false);
+    check_linear(k, 70, 1100, 250, false);
     for (int i = 0; i < 6; i++) check_linear(k, 1 + below(90), 1 + below(200), 1 + below(200), below(2) == 1);
 }
 
@@ -482,7 +509,9 @@ static void test_moves(void **state) {
 
 static void test_choice(void **state) {
     (void)state;
-    assert_non_null(cpu_kernels_best());
+    assert_non_null(cpu_kernels_best(CPU_F32));
+    assert_int_equal(cpu_kernels_best(CPU_F32)->precision, CPU_F32);
+    assert_ptr_equal(cpu_kernels_best(CPU_BF16), cpu_kernels_find("avx512bf16"));
     assert_non_null(cpu_kernels_find("plain"));
     assert_null(cpu_kernels_find("abacus"));
 }
@@ -493,9 +522,9 @@ int main(void) {
     if (given) seed = strtoull(given, NULL, 10);
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),   cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
-        cmocka_unit_test(test_products), cmocka_unit_test(test_attention),    cmocka_unit_test(test_norms),
-        cmocka_unit_test(test_gates),    cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_choice), cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
+        cmocka_unit_test(test_direct), cmocka_unit_test(test_products),     cmocka_unit_test(test_attention),
+        cmocka_unit_test(test_norms),  cmocka_unit_test(test_gates),        cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

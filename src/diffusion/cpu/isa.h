@@ -2,15 +2,22 @@
  * matrix product that stays in registers. Included only by files that are compiled once for each instruction set, with
  * CPU_ISA defined as its name.
  *
- * No intrinsics: GCC's and clang's vector types become AVX-512, AVX2, SSE or NEON by the compiler's flags alone, so
- * each kernel exists once. Sums are float; a multiply-add is one instruction where there is one (-ffp-contract=fast).
- */
+ * GCC's and clang's vector types become AVX-512, AVX2, SSE or NEON by the compiler's flags alone, so each kernel exists
+ * once; only bfloat16 has intrinsics. Sums are float; a multiply-add is one instruction where there is one
+ * (-ffp-contract=fast).
+ *
+ * Operands of a product are made of cells. A cell is a float, or with bfloat16 a pair of numbers that follow each other
+ * in the depth, in a float's place: VDPBF16PS multiplies both and adds both products to a float. */
 #ifndef MYSTI_DIFFUSION_CPU_ISA_H
 #define MYSTI_DIFFUSION_CPU_ISA_H
 
 #include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__AVX512BF16__)
+#include <immintrin.h>
+#endif
 
 #define CPU_JOIN2(name, isa) name##_##isa
 #define CPU_JOIN(name, isa) CPU_JOIN2(name, isa)
@@ -28,6 +35,13 @@ enum { LANES = 4, ROWS = 8, VECS = 3 };
 enum { LANES = 4, ROWS = 4, VECS = 3 };
 #endif
 enum { COLUMNS = LANES * VECS };
+
+/* Numbers in a cell. */
+#if defined(__AVX512BF16__)
+enum { PAIR = 2 };
+#else
+enum { PAIR = 1 };
+#endif
 
 typedef float vec __attribute__((vector_size(LANES * 4)));
 typedef float vec_at __attribute__((vector_size(LANES * 4), aligned(4), may_alias)); /* anywhere in memory */
@@ -81,6 +95,22 @@ ALWAYS_INLINE void join4(const vec y[4], float *p) {
     store(p + 3 * LANES, SHUFFLE(even2, odd2, UPPER));
 }
 
+/* LANES vectors, turned: each stage deals out two halves in turns, which moves one bit of a number's place in its
+ * vector to its vector's number. */
+ALWAYS_INLINE void transpose(vec m[LANES]) {
+#pragma GCC unroll 4
+    for (int stage = 1; stage < LANES; stage *= 2) {
+        vec o[LANES];
+#pragma GCC unroll 8
+        for (int i = 0; i < LANES / 2; i++) {
+            o[2 * i] = SHUFFLE(m[i], m[i + LANES / 2], LOWER);
+            o[2 * i + 1] = SHUFFLE(m[i], m[i + LANES / 2], UPPER);
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < LANES; i++) m[i] = o[i];
+    }
+}
+
 /* The larger of each two numbers. */
 ALWAYS_INLINE vec larger(vec a, vec b) {
     typedef int32_t ints __attribute__((vector_size(LANES * 4)));
@@ -114,68 +144,147 @@ ALWAYS_INLINE float largest_of(vec x) {
     return a > b ? a : b;
 }
 
-/* One operand of a block: `rows` rows of `depth` numbers each, `row` apart. The other: [depth][COLUMNS]. */
+/* --- Cells ------------------------------------------------------------------------------------------------------- */
+
+static inline int64_t cells_of(int64_t numbers) {
+    return (numbers + PAIR - 1) / PAIR;
+}
+
+/* n numbers that follow each other in the depth -> cells_of(n) cells; the last one's second number may be 0. */
+static inline void pack_along(const float *from, int64_t n, float *cells) {
+#if defined(__AVX512BF16__)
+    int64_t i = 0;
+    for (; i + 2 * LANES <= n; i += 2 * LANES)
+        store(cells + i / PAIR, (vec)_mm512_cvtne2ps_pbh(load(from + i + LANES), load(from + i)));
+    if (i == n) return;
+    float rest[2 * LANES] = {0}, packed[LANES];
+    memcpy(rest, from + i, (size_t)(n - i) * sizeof *from);
+    store(packed, (vec)_mm512_cvtne2ps_pbh(load(rest + LANES), load(rest)));
+    memcpy(cells + i / PAIR, packed, (size_t)cells_of(n - i) * sizeof *cells);
+#else
+    memcpy(cells, from, (size_t)n * sizeof *cells);
+#endif
+}
+
+#if defined(__AVX512BF16__)
+/* A vector of cells: the numbers of `even` with those of `odd` behind each. */
+ALWAYS_INLINE vec pair_up(vec even, vec odd) {
+    typedef int16_t shorts __attribute__((vector_size(LANES * 4)));
+    const shorts both = (shorts)_mm512_cvtne2ps_pbh(odd, even);
+    return (vec)SHUFFLE(both, both, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23, 8, 24, 9, 25, 10, 26, 11,
+                        27, 12, 28, 13, 29, 14, 30, 15, 31);
+}
+#endif
+
+/* `rows` <= PAIR rows of n numbers, `step` apart, of which each number of one row is followed in the depth by that of
+ * the next -> n cells. A row that is not there is 0. */
+static inline void pack_across(const float *from, int64_t step, int64_t rows, int64_t n, float *cells) {
+#if defined(__AVX512BF16__)
+    const float *odd = from + step;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES) store(cells + i, pair_up(load(from + i), rows > 1 ? load(odd + i) : (vec){0}));
+    if (i == n) return;
+    float rest[PAIR][LANES] = {{0}}, packed[LANES];
+    memcpy(rest[0], from + i, (size_t)(n - i) * sizeof *from);
+    if (rows > 1) memcpy(rest[1], odd + i, (size_t)(n - i) * sizeof *from);
+    store(packed, pair_up(load(rest[0]), load(rest[1])));
+    memcpy(cells + i, packed, (size_t)(n - i) * sizeof *cells);
+#else
+    (void)step, (void)rows;
+    memcpy(cells, from, (size_t)n * sizeof *cells);
+#endif
+}
+
+/* The same of PAIR rows, quicker for few numbers: reads and writes up to LANES - 1 floats beyond the end. */
+static inline void pack_across_loose(const float *from, int64_t step, int64_t n, float *cells) {
+#if defined(__AVX512BF16__)
+    for (int64_t i = 0; i < n; i += LANES) store(cells + i, pair_up(load(from + i), load(from + step + i)));
+#else
+    (void)step;
+    memcpy(cells, from, (size_t)n * sizeof *cells);
+#endif
+}
+
+/* sum + the products of one cell and a vector of cells */
+ALWAYS_INLINE vec multiply_cells(vec sum, float left, vec right) {
+#if defined(__AVX512BF16__)
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_ps(left), (__m512bh)right);
+#else
+    return sum + left * right;
+#endif
+}
+
+/* --- The block of a matrix product ------------------------------------------------------------------------------- */
+
+/* One operand of a block: `rows` rows of `depth` floats or cells each, `row` apart. The other: [depth][COLUMNS], or
+ * where `places` is set, COLUMNS behind each of `depth` places in b. */
 typedef struct block {
     const float *a, *b;
+    const int32_t *places;
     int64_t a_row, depth;
     float *c; /* [rows][columns], `c_row` apart */
     int64_t c_row;
     bool add; /* to what c holds */
 } block;
 
-/* c = a b (or c += a b) with the sums in registers; rows and vecs are constants wherever this is inlined. */
-ALWAYS_INLINE void multiply(const block *p, const int rows, const int vecs) {
+/* What the operands of a block are. */
+typedef enum operands { FLOATS, CELLS, PLACED_CELLS } operands;
+
+/* c = a b (or c += a b) with the sums in registers; rows and kind are constants wherever this is inlined. */
+ALWAYS_INLINE void multiply(const block *p, const int rows, const operands kind) {
     vec sum[ROWS][VECS];
     const float *a = p->a, *b = p->b;
     const int64_t a_row = p->a_row;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vecs; v++) sum[i][v] = p->add ? load(p->c + i * p->c_row + v * LANES) : (vec){0};
+        for (int v = 0; v < VECS; v++) sum[i][v] = p->add ? load(p->c + i * p->c_row + v * LANES) : (vec){0};
     for (int64_t k = 0; k < p->depth; k++, b += COLUMNS) {
+        const float *from = kind == PLACED_CELLS ? p->b + p->places[k] : b;
         vec right[VECS];
 #pragma GCC unroll 3
-        for (int v = 0; v < vecs; v++) right[v] = load(b + v * LANES);
+        for (int v = 0; v < VECS; v++) right[v] = load(from + v * LANES);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
             const float left = a[i * a_row + k];
 #pragma GCC unroll 3
-            for (int v = 0; v < vecs; v++) sum[i][v] += left * right[v];
+            for (int v = 0; v < VECS; v++)
+                sum[i][v] = kind == FLOATS ? sum[i][v] + left * right[v] : multiply_cells(sum[i][v], left, right[v]);
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int v = 0; v < vecs; v++) store(p->c + i * p->c_row + v * LANES, sum[i][v]);
+        for (int v = 0; v < VECS; v++) store(p->c + i * p->c_row + v * LANES, sum[i][v]);
 }
 
-/* Fewer rows: for what is left over at an edge. */
-static void multiply_edge(const block *p, int rows) {
+/* At most ROWS rows by COLUMNS columns. */
+ALWAYS_INLINE void multiply_some(const block *p, int64_t rows, const operands kind) {
     switch (rows) {
     case 1:
-        multiply(p, 1, VECS);
+        multiply(p, 1, kind);
         break;
     case 2:
-        multiply(p, 2, VECS);
+        multiply(p, 2, kind);
         break;
     case 3:
-        multiply(p, 3, VECS);
+        multiply(p, 3, kind);
         break;
     case 4:
-        multiply(p, 4, VECS);
+        multiply(p, 4, kind);
         break;
 #if defined(__AVX512F__) || defined(__aarch64__)
     case 5:
-        multiply(p, 5, VECS);
+        multiply(p, 5, kind);
         break;
     case 6:
-        multiply(p, 6, VECS);
+        multiply(p, 6, kind);
         break;
     case 7:
-        multiply(p, 7, VECS);
+        multiply(p, 7, kind);
         break;
     case 8:
-        multiply(p, 8, VECS);
+        multiply(p, 8, kind);
         break;
 #endif
     default:
@@ -184,13 +293,23 @@ static void multiply_edge(const block *p, int rows) {
 }
 
 /* Any number of rows by COLUMNS columns. */
-static inline void multiply_rows(block p, int64_t rows) {
+ALWAYS_INLINE void multiply_all(block p, int64_t rows, const operands kind) {
     for (; rows >= ROWS; rows -= ROWS) {
-        multiply(&p, ROWS, VECS);
+        multiply(&p, ROWS, kind);
         p.a += ROWS * p.a_row;
         p.c += ROWS * p.c_row;
     }
-    if (rows > 0) multiply_edge(&p, (int)rows);
+    multiply_some(&p, rows, kind);
+}
+
+static inline void multiply_rows(block p, int64_t rows) {
+    multiply_all(p, rows, FLOATS);
+}
+static inline void multiply_cell_rows(block p, int64_t rows) {
+    multiply_all(p, rows, CELLS);
+}
+static inline void multiply_placed_rows(block p, int64_t rows) {
+    multiply_all(p, rows, PLACED_CELLS);
 }
 
 #endif

@@ -7,17 +7,21 @@
 
 extern const cpu_kernels cpu_kernels_plain;
 #if defined(__x86_64__)
-extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512;
+extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16;
 #endif
 
+enum { MOST = 4 };
+
 /* Best first. */
-static int available(const cpu_kernels *out[3]) {
+static int available(const cpu_kernels *out[MOST]) {
     int n = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512bw"))
+        __builtin_cpu_supports("avx512bw")) {
+        if (__builtin_cpu_supports("avx512bf16")) out[n++] = &cpu_kernels_avx512bf16;
         out[n++] = &cpu_kernels_avx512;
+    }
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) out[n++] = &cpu_kernels_avx2;
 #endif
     out[n++] = &cpu_kernels_plain;
@@ -25,17 +29,19 @@ static int available(const cpu_kernels *out[3]) {
 }
 
 const cpu_kernels *cpu_kernels_find(const char *name) {
-    const cpu_kernels *all[3];
+    const cpu_kernels *all[MOST];
     const int n = available(all);
     for (int i = 0; i < n; i++)
         if (str_eq(all[i]->name, name)) return all[i];
     return NULL;
 }
 
-const cpu_kernels *cpu_kernels_best(void) {
-    const cpu_kernels *all[3];
-    available(all);
+const cpu_kernels *cpu_kernels_best(cpu_precision precision) {
     const char *wanted = getenv("MYSTI_CPU");
-    const cpu_kernels *named = wanted ? cpu_kernels_find(wanted) : NULL;
-    return named ? named : all[0];
+    const cpu_kernels *named = wanted ? cpu_kernels_find(wanted) : NULL, *all[MOST];
+    const bool any = !named || (named->precision == CPU_BF16 && precision == CPU_F32);
+    const int n = available(all);
+    for (int i = 0; i < n; i++)
+        if (all[i]->precision == precision && (any || all[i] == named)) return all[i];
+    return NULL;
 }

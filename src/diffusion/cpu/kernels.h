@@ -2,8 +2,9 @@
  * lies between them.
  *
  * Each kernel is compiled for several instruction sets; cpu_kernels_best() picks the table of the best one that this
- * processor has. All compute in float. A kernel is called by `threads` threads at once, each with its number `thread`;
- * none waits for another, and which thread does what decides no sum: results are the same for any number of threads.
+ * processor has. Sums are floats; operands of matrix products are floats or are rounded to bfloat16. A kernel is called
+ * by `threads` threads at once, each with its number `thread`; none waits for another, and which thread does what
+ * decides no sum: results are the same for any number of threads.
  *
  * Shapes are PyTorch's; everything is contiguous. Weights may have any type: rows of them are turned into floats as
  * they are needed, so that they keep their size in memory. */
@@ -13,6 +14,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* What the operands of matrix products are rounded to. */
+typedef enum cpu_precision { CPU_F32, CPU_BF16 } cpu_precision;
 
 /* A matrix of weights. */
 typedef struct cpu_matrix {
@@ -86,15 +90,21 @@ typedef struct cpu_upsample {
     float *y;
     int64_t planes, h, w;
 } cpu_upsample;
+/* A way to do a convolution. All threads call input(), which lays the picture out in `room`; when all are done, all
+ * call output(). */
+typedef struct cpu_conv_way {
+    const char *name;                                /* for profiles */
+    int64_t (*room)(const cpu_conv *c, int threads); /* its floats; NULL: it needs neither room nor input() */
+    void (*input)(const cpu_conv *c, float *room, int thread, int threads);
+    void (*output)(const cpu_conv *c, float *room, int thread, int threads);
+} cpu_conv_way;
 
 typedef struct cpu_kernels {
     const char *name;
-    void (*conv)(const cpu_conv *p, int thread, int threads);
-    /* For 3x3, stride 1, pad 1 only: see winograd.c. room: winograd_room() floats for all threads. winograd_input of
-     * all threads comes first. */
-    int64_t (*winograd_room)(const cpu_conv *c, int threads);
-    void (*winograd_input)(const cpu_conv *c, float *room, int thread, int threads);
-    void (*winograd)(const cpu_conv *c, float *room, int thread, int threads);
+    cpu_precision precision;
+    cpu_conv_way conv;          /* any convolution */
+    cpu_conv_way conv_direct;   /* stride 1, the result as large as the picture; kernels up to 11x11 */
+    cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; in floats whatever the precision */
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);
     void (*group_norm)(const cpu_group_norm *p, int thread, int threads);
@@ -104,9 +114,10 @@ typedef struct cpu_kernels {
     void (*upsample)(const cpu_upsample *p, int thread, int threads);
 } cpu_kernels;
 
-/* The best of this processor, or the one that the environment variable MYSTI_CPU names (avx512, avx2, plain) if the
- * processor has it. */
-const cpu_kernels *cpu_kernels_best(void);
+/* The best of this processor, or the one that the environment variable MYSTI_CPU names (avx512bf16, avx512, avx2,
+ * plain) if the processor has it. NULL when that has not this precision: CPU_BF16 is only where bfloat16 is multiplied
+ * faster than floats (avx512bf16). */
+const cpu_kernels *cpu_kernels_best(cpu_precision precision);
 
 /* By name, NULL when this processor or this build lacks it. */
 const cpu_kernels *cpu_kernels_find(const char *name);

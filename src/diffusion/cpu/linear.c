@@ -1,73 +1,101 @@
-/* linear.c - y = x W^T + b. A block of COLUMNS outputs has its weights turned into a panel [in][COLUMNS] of floats
- * once, in the second-level cache, and all rows of x go past it. Quantised weights are read a whole row at a time. */
+/* linear.c - y = x W^T + b. A group of blocks of COLUMNS outputs has its weights turned into panels of cells
+ * [depth][COLUMNS] once, in the second-level cache, and all rows of x go past them, turned into cells ROWS at a time.
+ * Quantised weights are read a whole row at a time. */
 #include "diffusion/cpu/isa.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
 
-enum { DEPTH = 1024 };
+/* In cells. The filling keeps rows from falling together in the cache. */
+enum { DEPTH = 512, ROW = DEPTH + 16, PANEL = DEPTH * COLUMNS, GROUP = 4 };
 
-/* COLUMNS rows of weights, numbers from ... from + depth - 1, transposed. Rows beyond the last are zero. */
-static void fill_panel(const cpu_linear *p, row_reader *rows, int64_t out, int64_t from, int64_t depth, float *panel) {
-    for (int64_t i = 0; i < COLUMNS; i += LANES) {
-        for (int64_t j = i; j < i + LANES; j++) {
-            if (out + j >= p->out) {
-                for (int64_t k = 0; k < depth; k++) panel[k * COLUMNS + j] = 0;
-                continue;
-            }
-            int64_t row;
-            const bool whole = p->weight.to_floats && !p->weight.element_bytes;
-            const float *w = rows_read(rows, out + j, 1, whole ? 0 : from, whole ? p->in : depth, &row);
-            if (whole) w += from;
-            for (int64_t k = 0; k < depth; k++) panel[k * COLUMNS + j] = w[k];
+/* Numbers from ... from + depth - 1 of one row of weights; beyond the last row they are 0. */
+static void read_row(const cpu_linear *p, row_reader *rows, int64_t out, int64_t from, int64_t depth, float *cells) {
+    if (out >= p->out) {
+        memset(cells, 0, (size_t)cells_of(depth) * sizeof *cells);
+        return;
+    }
+    int64_t row;
+    const bool whole = p->weight.to_floats && !p->weight.element_bytes;
+    const float *w = rows_read(rows, out, 1, whole ? 0 : from, whole ? p->in : depth, &row);
+    pack_along(whole ? w + from : w, depth, cells);
+}
+
+/* COLUMNS rows of weights, transposed. lines: [LANES][ROW] */
+static void fill_panel(const cpu_linear *p, row_reader *rows, int64_t out, int64_t from, int64_t depth, float *lines,
+                       float *panel) {
+    const int64_t cells = cells_of(depth);
+    for (int64_t column = 0; column < COLUMNS; column += LANES) {
+        for (int i = 0; i < LANES; i++) read_row(p, rows, out + column + i, from, depth, lines + i * ROW);
+        for (int64_t k = 0; k < cells; k += LANES) {
+            vec m[LANES];
+            for (int i = 0; i < LANES; i++) m[i] = load(lines + i * ROW + k);
+            transpose(m);
+            for (int i = 0; i < LANES && k + i < cells; i++) store(panel + (k + i) * COLUMNS + column, m[i]);
         }
     }
 }
 
-/* Rows t ... of one block of outputs, of one piece of the depth. */
-static void linear_block(const cpu_linear *p, int64_t out, int64_t t, int64_t count, int64_t from, int64_t depth,
-                         const float *panel) {
-    const int64_t columns = p->out - out < COLUMNS ? p->out - out : COLUMNS;
-    const bool last = from + depth == p->in;
-    float sums[ROWS * COLUMNS];
-    for (int64_t i = t; i < t + count; i += ROWS) {
-        const int64_t some = t + count - i < ROWS ? t + count - i : ROWS;
-        float *y = p->y + i * p->out + out;
-        for (int64_t r = 0; r < some && from > 0; r++)
-            memcpy(sums + r * COLUMNS, y + r * p->out, (size_t)columns * sizeof *y);
-        multiply_rows((block){.a = p->x + i * p->in + from,
-                              .a_row = p->in,
-                              .b = panel,
-                              .depth = depth,
-                              .c = sums,
-                              .c_row = COLUMNS,
-                              .add = from > 0},
-                      some);
-        for (int64_t r = 0; r < some; r++)
-            for (int64_t j = 0; j < columns; j++)
-                y[r * p->out + j] = sums[r * COLUMNS + j] + (last && p->bias ? p->bias[out + j] : 0);
+/* What a thread does at a time: rows t ... of x, outputs out ... */
+typedef struct part {
+    const cpu_linear *p;
+    int64_t t, count, out, blocks;
+    float *panels; /* [GROUP][DEPTH][COLUMNS] */
+    float *lines;  /* [LANES][ROW] */
+} part;
+
+/* Some rows of x, at most ROWS, against one panel. */
+static void linear_block(const part *s, int64_t t, int64_t some, int64_t block_number, int64_t from, int64_t depth) {
+    const cpu_linear *p = s->p;
+    const int64_t out = s->out + block_number * COLUMNS, columns = p->out - out < COLUMNS ? p->out - out : COLUMNS;
+    float sums[ROWS * COLUMNS], *y = p->y + t * p->out + out;
+    for (int64_t r = 0; r < some && from > 0; r++)
+        memcpy(sums + r * COLUMNS, y + r * p->out, (size_t)columns * sizeof *y);
+    multiply_cell_rows((block){.a = s->lines,
+                               .a_row = ROW,
+                               .b = s->panels + block_number * PANEL,
+                               .depth = cells_of(depth),
+                               .c = sums,
+                               .c_row = COLUMNS,
+                               .add = from > 0},
+                       some);
+    const float *bias = from + depth == p->in && p->bias ? p->bias + out : NULL;
+    for (int64_t r = 0; r < some; r++) {
+        if (!bias) memcpy(y + r * p->out, sums + r * COLUMNS, (size_t)columns * sizeof *y);
+        for (int64_t j = 0; j < columns && bias; j++) y[r * p->out + j] = sums[r * COLUMNS + j] + bias[j];
     }
 }
 
-/* Work is dealt out in blocks of outputs; with few of them and many rows, the rows are shared as well. */
+static void linear_part(const part *s, row_reader *rows) {
+    const cpu_linear *p = s->p;
+    for (int64_t from = 0; from < p->in; from += DEPTH * PAIR) {
+        const int64_t depth = p->in - from < DEPTH * PAIR ? p->in - from : DEPTH * PAIR;
+        for (int64_t b = 0; b < s->blocks; b++)
+            fill_panel(p, rows, s->out + b * COLUMNS, from, depth, s->lines, s->panels + b * PANEL);
+        for (int64_t t = s->t; t < s->t + s->count; t += ROWS) {
+            const int64_t some = s->t + s->count - t < ROWS ? s->t + s->count - t : ROWS;
+            for (int64_t r = 0; r < some; r++) pack_along(p->x + (t + r) * p->in + from, depth, s->lines + r * ROW);
+            for (int64_t b = 0; b < s->blocks; b++) linear_block(s, t, some, b, from, depth);
+        }
+    }
+}
+
+/* Work is dealt out in groups of outputs; with few of them and many rows, the rows are shared as well. */
 void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) {
-    const int64_t blocks = (p->out + COLUMNS - 1) / COLUMNS;
+    const int64_t blocks = (p->out + COLUMNS - 1) / COLUMNS, least = blocks < threads ? blocks : threads;
+    const int64_t full = (blocks + GROUP - 1) / GROUP, groups = full > least ? full : least;
     int64_t shares = 1;
-    while (blocks * shares % threads && shares < threads && p->t / (2 * shares) >= 64) shares *= 2;
-    const int64_t each = (p->t + shares - 1) / shares;
-    const int64_t piece = p->in < DEPTH ? p->in : DEPTH;
-    cpu_room panel = cpu_room_open(piece * COLUMNS);
+    while (groups * shares % threads && shares < threads && p->t / (2 * shares) >= 64) shares *= 2;
+    cpu_room room = cpu_room_open(GROUP * PANEL + LANES * ROW);
     row_reader rows = row_reader_open(&p->weight, 1, p->in);
     int64_t first;
-    const int64_t count = cpu_share(blocks * shares, thread, threads, &first);
+    const int64_t count = cpu_share(groups * shares, thread, threads, &first);
     for (int64_t i = first; i < first + count; i++) {
-        const int64_t out = i / shares * COLUMNS, t = i % shares * each;
-        const int64_t some = p->t - t < each ? p->t - t : each;
-        for (int64_t from = 0; from < p->in; from += DEPTH) {
-            const int64_t depth = p->in - from < DEPTH ? p->in - from : DEPTH;
-            fill_panel(p, &rows, out, from, depth, panel.floats);
-            linear_block(p, out, t, some, from, depth, panel.floats);
-        }
+        part s = {.p = p, .panels = room.floats, .lines = room.floats + GROUP * PANEL};
+        s.blocks = cpu_share(blocks, (int)(i % groups), (int)groups, &s.out);
+        s.out *= COLUMNS;
+        s.count = cpu_share(p->t, (int)(i / groups), (int)shares, &s.t);
+        linear_part(&s, &rows);
     }
     row_reader_close(&rows);
-    cpu_room_close(&panel);
+    cpu_room_close(&room);
 }

@@ -5,7 +5,10 @@
 #define STRING2(x) #x
 #define STRING(x) STRING2(x)
 
-void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, int thread, int threads);
+void CPU_NAME(cpu_conv_any)(const cpu_conv *c, float *room, int thread, int threads);
+int64_t CPU_NAME(cpu_conv_direct_room)(const cpu_conv *c, int threads);
+void CPU_NAME(cpu_conv_direct_input)(const cpu_conv *c, float *room, int thread, int threads);
+void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, float *room, int thread, int threads);
 int64_t CPU_NAME(cpu_winograd_room)(const cpu_conv *c, int threads);
 void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, int threads);
 void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int threads);
@@ -20,10 +23,12 @@ void CPU_NAME(cpu_double)(const cpu_upsample *p, int thread, int threads);
 extern const cpu_kernels CPU_NAME(cpu_kernels);
 const cpu_kernels CPU_NAME(cpu_kernels) = {
     .name = STRING(CPU_ISA),
-    .conv = CPU_NAME(cpu_conv_direct),
-    .winograd_room = CPU_NAME(cpu_winograd_room),
-    .winograd_input = CPU_NAME(cpu_winograd_input),
-    .winograd = CPU_NAME(cpu_winograd),
+    .precision = PAIR == 1 ? CPU_F32 : CPU_BF16,
+    .conv = {"convolution, any", .output = CPU_NAME(cpu_conv_any)},
+    .conv_direct = {"convolution, direct", CPU_NAME(cpu_conv_direct_room), CPU_NAME(cpu_conv_direct_input),
+                    CPU_NAME(cpu_conv_direct)},
+    .conv_winograd = {"convolution, Winograd", CPU_NAME(cpu_winograd_room), CPU_NAME(cpu_winograd_input),
+                      CPU_NAME(cpu_winograd)},
     .linear = CPU_NAME(cpu_linear_product),
     .attention = CPU_NAME(cpu_attention_flash),
     .group_norm = CPU_NAME(cpu_normalize_groups),

@@ -26,6 +26,7 @@ struct backend {
     void *graph_memory; /* tensor descriptions of the graph under construction */
     size_t graph_memory_size;
     int threads;
+    const cpu_kernels *kernels;
     bool plain_ops;   /* no custom operations, even on the CPU */
     bool all_threads; /* also for small graphs */
     bool (*should_cancel)(void *ctx);
@@ -133,6 +134,7 @@ backend *backend_open(const char *name, int threads, err *e) {
     ggml_backend_dev_t dev = find_device(name, e);
     if (!dev) return NULL;
     backend *b = mem_alloc(1, sizeof *b);
+    b->kernels = cpu_kernels_best(CPU_F32);
     b->threads = threads > 0 ? threads : cpu_cores();
     if (b->threads > GGML_MAX_N_THREADS) b->threads = GGML_MAX_N_THREADS;
     b->graph_memory_size = ggml_tensor_overhead() * GRAPH_NODES + ggml_graph_overhead_custom(GRAPH_NODES, false);
@@ -179,6 +181,16 @@ void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx)
 
 bool backend_custom_ops(const backend *b) {
     return backend_is_cpu(b) && !b->plain_ops;
+}
+
+const cpu_kernels *backend_kernels(const backend *b) {
+    return b->kernels;
+}
+
+bool backend_set_precision(backend *b, cpu_precision precision) {
+    const cpu_kernels *k = cpu_kernels_best(precision);
+    if (k) b->kernels = k;
+    return k != NULL;
 }
 
 void backend_forbid_custom_ops(backend *b) {

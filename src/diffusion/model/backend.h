@@ -7,6 +7,7 @@
 #define MYSTI_DIFFUSION_BACKEND_H
 
 #include "base/err.h"
+#include "diffusion/cpu/kernels.h"
 
 #include <ggml-backend.h>
 #include <ggml.h>
@@ -51,6 +52,12 @@ void backend_set_cancel(backend *b, bool (*should_cancel)(void *ctx), void *ctx)
 /* Whether graphs may hold custom operations, which only the CPU runs. A test may forbid them, so that graphs are built
  * as for an accelerator. */
 bool backend_custom_ops(const backend *b);
+
+/* Those of custom operations. At first CPU_F32's. */
+const cpu_kernels *backend_kernels(const backend *b);
+
+/* False when the processor has no kernels of that precision: nothing has changed then. */
+bool backend_set_precision(backend *b, cpu_precision precision);
 void backend_forbid_custom_ops(backend *b);
 
 /* Small graphs are computed by one thread, because there meeting the others takes longer than the work. A test may have

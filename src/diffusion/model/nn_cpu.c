@@ -41,9 +41,8 @@ static struct ggml_tensor *contiguous(graph *g, struct ggml_tensor *x) {
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
 
 typedef struct conv_op {
-    const cpu_kernels *kernels;
-    cpu_conv shape; /* without the addresses */
-    bool winograd;  /* the last source is its room */
+    cpu_conv shape;          /* without the addresses */
+    const cpu_conv_way *way; /* with room: the third source */
 } conv_op;
 
 /* With few tiles most of what Winograd's way multiplies would be filling. */
@@ -53,26 +52,29 @@ static bool suits_winograd(const cpu_conv *c) {
            c->n * ((c->h + 3) / 4) * ((c->w + 3) / 4) >= FEWEST_TILES;
 }
 
+/* A chosen way for each shape. */
+static const cpu_conv_way *way_of(const cpu_kernels *k, const cpu_conv *c) {
+    if (c->stride != 1 || c->kh != c->kw || c->kh != 2 * c->pad + 1) return &k->conv;
+    return k->precision == CPU_F32 && suits_winograd(c) ? &k->conv_winograd : &k->conv_direct;
+}
+
 static void compute_conv(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const conv_op *p = params;
     cpu_conv c = p->shape;
-    const struct ggml_tensor *kernel = dst->src[1], *bias = dst->src[p->winograd ? 3 : 2];
+    const struct ggml_tensor *kernel = dst->src[1], *bias = dst->src[p->way->room ? 3 : 2];
     c.x = dst->src[0]->data;
     c.y = dst->data;
     c.weight = matrix_of(kernel, kernel->ne[3]);
     c.bias = bias ? bias->data : NULL;
-    if (p->winograd)
-        p->kernels->winograd(&c, dst->src[2]->data, ith, nth);
-    else
-        p->kernels->conv(&c, ith, nth);
+    p->way->output(&c, p->way->room ? dst->src[2]->data : NULL, ith, nth);
 }
 
-/* The room is an operation's result, which is the transformed input. */
-static void compute_winograd_input(struct ggml_tensor *dst, int ith, int nth, void *params) {
+/* The room is an operation's result: the picture, laid out for the next one. */
+static void compute_conv_input(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const conv_op *p = params;
     cpu_conv c = p->shape;
     c.x = dst->src[0]->data;
-    p->kernels->winograd_input(&c, dst->data, ith, nth);
+    p->way->input(&c, dst->data, ith, nth);
 }
 
 struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
@@ -91,17 +93,16 @@ struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tens
                   .bias_per_picture = bias && bias->ne[1] > 1};
     c.ow = (c.w + 2 * pad - c.kw) / stride + 1;
     c.oh = (c.h + 2 * pad - c.kh) / stride + 1;
-    *p = (conv_op){cpu_kernels_best(), c, suits_winograd(&c)};
+    *p = (conv_op){c, way_of(backend_kernels(g->b), &c)};
     graph_add_work(g, (double)c.n * (double)(c.oh * c.ow) * (double)(c.kh * c.kw) * (double)c.ic * (double)c.oc);
     struct ggml_tensor *args[4] = {x, kernel};
     int count = 2;
-    if (p->winograd)
+    if (p->way->room)
         args[count++] =
-            operation(g, "Winograd's input", (int64_t[]){p->kernels->winograd_room(&c, backend_threads(g->b)), 1, 1, 1},
-                      &x, 1, compute_winograd_input, p);
+            operation(g, "convolution, input", (int64_t[]){p->way->room(&c, backend_threads(g->b)), 1, 1, 1}, &x, 1,
+                      compute_conv_input, p);
     if (bias) args[count++] = bias;
-    return operation(g, p->winograd ? "convolution, Winograd" : "convolution, direct",
-                     (int64_t[]){c.ow, c.oh, c.oc, c.n}, args, count, compute_conv, p);
+    return operation(g, p->way->name, (int64_t[]){c.ow, c.oh, c.oc, c.n}, args, count, compute_conv, p);
 }
 
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
@@ -120,8 +121,8 @@ static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *para
 }
 
 /* The parameters are a table that lives as long as the program. */
-static void *kernels_as_params(void) {
-    return (void *)(uintptr_t)cpu_kernels_best();
+static void *kernels_as_params(const graph *g) {
+    return (void *)(uintptr_t)backend_kernels(g->b);
 }
 
 struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
@@ -130,7 +131,7 @@ struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggm
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
     struct ggml_tensor *args[3] = {x, weight, bias};
     return operation(g, "linear", (int64_t[]){weight->ne[1], x->ne[1], x->ne[2], x->ne[3]}, args, bias ? 3 : 2,
-                     compute_linear, kernels_as_params());
+                     compute_linear, kernels_as_params(g));
 }
 
 /* --- Attention --------------------------------------------------------------------------------------------------- */
@@ -154,7 +155,7 @@ struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct 
                                         int heads, float scale) {
     attention_op *p = graph_note(g, sizeof *p);
     *p = (attention_op){
-        cpu_kernels_best(),
+        backend_kernels(g->b),
         {.n = q->ne[2], .tq = q->ne[1], .tk = k->ne[1], .heads = heads, .d = q->ne[0] / heads, .scale = scale}};
     graph_add_work(g, 2.0 * (double)ggml_nelements(q) * (double)k->ne[1]);
     struct ggml_tensor *args[3] = {contiguous(g, q), contiguous(g, k), contiguous(g, v)};
@@ -182,7 +183,7 @@ struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, struct
                                          struct ggml_tensor *bias, int groups, float eps, bool silu) {
     GGML_ASSERT(x->ne[2] % groups == 0);
     group_norm_op *p = graph_note(g, sizeof *p);
-    *p = (group_norm_op){cpu_kernels_best(),
+    *p = (group_norm_op){backend_kernels(g->b),
                          {.n = x->ne[3],
                           .channels = x->ne[2],
                           .plane = x->ne[0] * x->ne[1],
@@ -214,7 +215,7 @@ static void compute_layer_norm(struct ggml_tensor *dst, int ith, int nth, void *
 struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                          struct ggml_tensor *bias, float eps) {
     layer_norm_op *p = graph_note(g, sizeof *p);
-    *p = (layer_norm_op){cpu_kernels_best(), eps};
+    *p = (layer_norm_op){backend_kernels(g->b), eps};
     struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
     return operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, p);
 }
@@ -228,7 +229,7 @@ static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *param
 struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x) {
     x = contiguous(g, x);
     return operation(g, "geglu", (int64_t[]){x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]}, &x, 1, compute_geglu,
-                     kernels_as_params());
+                     kernels_as_params(g));
 }
 
 static void compute_transpose(struct ggml_tensor *dst, int ith, int nth, void *params) {
@@ -246,7 +247,7 @@ static void compute_transpose(struct ggml_tensor *dst, int ith, int nth, void *p
 struct ggml_tensor *cpu_transposed(graph *g, struct ggml_tensor *x, struct ggml_tensor *add) {
     struct ggml_tensor *args[2] = {contiguous(g, x), add ? contiguous(g, add) : NULL};
     return operation(g, "transpose", (int64_t[]){x->ne[1], x->ne[0], x->ne[2], 1}, args, add ? 2 : 1, compute_transpose,
-                     kernels_as_params());
+                     kernels_as_params(g));
 }
 
 static void compute_upsample(struct ggml_tensor *dst, int ith, int nth, void *params) {
@@ -259,5 +260,5 @@ static void compute_upsample(struct ggml_tensor *dst, int ith, int nth, void *pa
 struct ggml_tensor *cpu_upsample2(graph *g, struct ggml_tensor *x) {
     x = contiguous(g, x);
     return operation(g, "upsample", (int64_t[]){2 * x->ne[0], 2 * x->ne[1], x->ne[2], x->ne[3]}, &x, 1,
-                     compute_upsample, kernels_as_params());
+                     compute_upsample, kernels_as_params(g));
 }
