@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "diffusion/model/controlnet.h"
+#include "diffusion/model/unet_texts.h"
 
 #define MB ((size_t)1 << 20)
 #define GB_OF(bytes) ((double)(bytes) / 1e9)
@@ -31,10 +32,12 @@ bool memory_fits_pair(const diffusion *d, int rows, int columns) {
  * transformers, 94 and 243 MB. Mostly the skip connections, which live until the decoder takes them, and the first
  * level's intermediates. */
 size_t memory_for_unet(const diffusion *d, int rows, int columns) {
+    enum { TOKENS = 77, TEXTS = 2, COPIES = 2 }; /* of unet_texts: kept, and in the graph */
     size_t width = (size_t)weights_dim(d->weights, UNET_WEIGHTS "input_blocks.0.0.weight", 3);
     size_t passes = memory_fits_pair(d, rows, columns) ? 2 : 1;
     const size_t share = weights_has_prefix(d->weights, UNET_WEIGHTS "input_blocks.1.1.") ? 20 : 14;
-    return 32 * MB + passes * (size_t)rows * (size_t)columns * width * sizeof(float) * share;
+    const size_t texts = backend_is_cpu(d->backend) ? COPIES * unet_texts_bytes(d->unet, TEXTS * TOKENS) : 0;
+    return 32 * MB + texts + passes * (size_t)rows * (size_t)columns * width * sizeof(float) * share;
 }
 
 /* Measured likewise: 704 MB at 512x512, 2.8 GB at 1024x1024 to decode, two thirds of it to encode. The last level works

@@ -127,6 +127,7 @@ static bool eval_kept(predictor *p, const unet_input *input, const int *slots, s
 void predictor_open(predictor *p) {
     p->buffers = mem_alloc(2 * values(p) + TOGETHER_MAX * (input_values(p) + values(p)), sizeof(float));
     p->shares = make_shares(p->r);
+    p->texts = unet_texts_open(p->d->unet);
     open_cache(p);
 }
 
@@ -134,6 +135,8 @@ void predictor_close(predictor *p) {
     close_cache(p);
     free(p->buffers);
     free(p->shares);
+    unet_texts_close(p->texts);
+    p->texts = NULL;
     p->buffers = p->shares = NULL;
 }
 
@@ -229,7 +232,8 @@ static bool ask_at_once(predictor *p, region t, int tile, const float *x, float 
                         .tokens = q[0].what->text->tokens,
                         .label = labels};
     unet_image shown;
-    bool ok = ask_controls(p, t, x, q, &input, e); /* which see no picture */
+    bool ok = ask_controls(p, t, x, q, &input, e); /* which see no picture, and have keys of their own */
+    ok = ok && unet_texts_find(p->texts, contexts, count, input.tokens, &input.keys, e);
     show_picture(p, q, &input, &shown);
     ok = ok &&
          (keeps(p) ? eval_kept(p, &input, slots, deep_values(p, t), out, e) : unet_eval(p->d->unet, &input, out, e));

@@ -6,6 +6,7 @@
 #include "diffusion/conditioning.h"
 #include "diffusion/controls.h"
 #include "diffusion/image_prompt.h"
+#include "diffusion/model/unet_texts.h"
 #include "diffusion/request.h"
 
 /* Everything is borrowed but `buffers`. */
@@ -25,7 +26,8 @@ typedef struct predictor {
     float **kept;   /* [cache_slots]; NULL: not asked yet; owned */
     bool *is_known; /* [cache_slots] since the last whole step; owned */
     bool is_whole_step;
-    float *shares; /* [rows, columns] 1 / tiles that show it; NULL: there is one; owned */
+    unet_texts *texts; /* owned */
+    float *shares;     /* [rows, columns] 1 / tiles that show it; NULL: there is one; owned */
 } predictor;
 
 /* The rest of the struct must be filled in. */

@@ -15,6 +15,7 @@
 #include "diffusion/model/lora.h"
 #include "diffusion/model/unet.h"
 #include "diffusion/model/unet_blocks.h"
+#include "diffusion/model/unet_texts.h"
 #include "diffusion/model/vae.h"
 #include "diffusion/model/vae_blocks.h"
 #include "diffusion/text/clip.h"
@@ -369,6 +370,24 @@ static bool run_graph_case(test *t) {
 
 /* --- Cases: whole networks ---------------------------------------------------------------------------------------- */
 
+/* With keys and values of the text kept from before, the result is the same to the last bit. */
+static void check_texts(const test *t, unet *u, const unet_input *in, const float *want, size_t count) {
+    err e = {.msg = "not the same with kept keys"};
+    unet_texts *texts = unet_texts_open(u);
+    unet_input known = *in;
+    const unet_keys *first;
+    const size_t values = (size_t)in->n * (size_t)in->tokens * (size_t)unet_describe(u).context_dim;
+    float *other = mem_alloc(values, sizeof *other), *out = mem_alloc(count, sizeof *out);
+    if (!unet_texts_find(texts, in->context, in->n, in->tokens, &first, &e) ||
+        !unet_texts_find(texts, other, in->n, in->tokens, &known.keys, &e) || known.keys == first ||
+        !unet_texts_find(texts, in->context, in->n, in->tokens, &known.keys, &e) || known.keys != first ||
+        !unet_eval(u, &known, out, &e) || memcmp(out, want, count * sizeof *out) != 0)
+        die(t->name, &e);
+    unet_texts_close(texts);
+    free(other);
+    free(out);
+}
+
 static void run_unet(test *t) {
     err e;
     open_weights(t);
@@ -388,6 +407,7 @@ static void run_unet(test *t) {
     if (unet_describe(u).in_channels != x.ne[2] || !unet_describe(u).label_dim != !in.label) die(t->name, NULL);
     if (!unet_eval(u, &in, out, &e)) die(t->name, &e);
     compare(t, "out.y", out);
+    if (unet_is_on_cpu(u)) check_texts(t, u, &in, out, y.count);
     free(out);
     unet_close(u);
 }

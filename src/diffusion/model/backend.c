@@ -13,7 +13,7 @@
 #include <string.h>
 
 /* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
-enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, GRAPH_IO = 32, SCHED_TENSORS = 2048, WORK_PER_NODE = 4 * 1000 * 1000 };
+enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, SCHED_TENSORS = 2048, WORK_PER_NODE = 4 * 1000 * 1000 };
 
 struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
@@ -232,14 +232,14 @@ typedef struct note {
 } note;
 
 struct graph_io {
-    port ports[GRAPH_IO];
+    port ports[GRAPH_IO_MAX];
     int count;
     note *notes;
     double work; /* multiplications in custom operations */
 };
 
 static void add_port(graph *g, port p) {
-    if (g->io->count == GRAPH_IO)
+    if (g->io->count == GRAPH_IO_MAX)
         g->overflow = true;
     else
         g->io->ports[g->io->count++] = p;
@@ -400,7 +400,7 @@ static bool run(graph *g, graph_build build, void *ctx, err *e) {
     if (should_abort(g->b)) return err_set(e, ERR_CANCELLED, "cancelled");
     if (!build(g, ctx, e)) return false;
     if (g->too_large) return err_set(e, ERR_TOO_LARGE, "the model has too many operations at this size");
-    if (g->overflow) return err_set(e, ERR_INTERNAL, "more than %d inputs and outputs in a graph", GRAPH_IO);
+    if (g->overflow) return err_set(e, ERR_INTERNAL, "more than %d inputs and outputs in a graph", GRAPH_IO_MAX);
     struct ggml_cgraph *cg = collect(g);
     if (!allocate(g->b, cg, e)) return false;
     choose_threads(g, cg);

@@ -82,6 +82,9 @@ typedef struct graph {
     bool too_large;      /* private: see graph_has_room() */
 } graph;
 
+/* Inputs and outputs that a graph may have together. */
+enum { GRAPH_IO_MAX = 320 };
+
 /* A new F32 / I32 tensor that is filled from `data` before the run. The data stays the caller's and must be valid until
  * backend_compute() returns. */
 struct ggml_tensor *graph_input_f32(graph *g, const float *data, int64_t ne0, int64_t ne1, int64_t ne2, int64_t ne3);

@@ -14,7 +14,7 @@ struct unet {
     int outputs;
     layer out_norm, out_conv;
     int out_channels, deep_channels;
-    int64_t *cross; /* owned: the channels of each cross-attention */
+    const unet_attention **cross; /* owned; each of the stages' cross-attentions */
     int crosses;
 };
 
@@ -48,7 +48,7 @@ static void count_crosses(unet *u, unet_stage *s) {
     unet_transformer *t = &s->attn;
     t->first = u->crosses;
     u->cross = mem_resize(u->cross, (size_t)(u->crosses + t->depth + 1) * sizeof *u->cross);
-    for (int i = 0; i < t->depth; i++) u->cross[u->crosses++] = t->blocks[i].cross.out.weight->ne[1];
+    for (int i = 0; i < t->depth; i++) u->cross[u->crosses++] = &t->blocks[i].cross;
 }
 
 /* Down, up, middle: the order of diffusers' attention processors. */
@@ -100,6 +100,10 @@ unet_info unet_describe(const unet *u) {
                        .levels = u->first.end.level + 1};
 }
 
+bool unet_is_on_cpu(const unet *u) {
+    return backend_is_cpu(u->b);
+}
+
 int unet_deep_channels(const unet *u) {
     return u->deep_channels;
 }
@@ -109,7 +113,7 @@ int unet_crosses(const unet *u) {
 }
 
 int64_t unet_cross_channels(const unet *u, int i) {
-    return u->cross[i];
+    return u->cross[i]->out.weight->ne[1];
 }
 
 const unet_encoder *unet_first_half(const unet *u) {
@@ -199,4 +203,27 @@ bool unet_eval_keeping(unet *u, const unet_input *in, float *deep, float *out, e
 
 bool unet_eval_shallow(unet *u, const unet_input *in, const float *deep, float *out, err *e) {
     return eval(&(eval_call){.u = u, .in = in, .known = deep, .out = out}, e);
+}
+
+typedef struct keys_call {
+    const unet *u;
+    const float *context;
+    int n, tokens;
+    const unet_keys *out;
+} keys_call;
+
+static bool build_keys(graph *g, void *ctx, err *e) {
+    (void)e;
+    const keys_call *call = ctx;
+    tensor *text = graph_input_f32(g, call->context, call->u->first.end.context_dim, call->tokens, call->n, 1);
+    for (int i = 0; i < call->u->crosses; i++) {
+        graph_output(g, nn_linear(g, text, &call->u->cross[i]->k), call->out[i].k);
+        graph_output(g, nn_linear(g, text, &call->u->cross[i]->v), call->out[i].v);
+    }
+    return true;
+}
+
+bool unet_make_keys(unet *u, const float *context, int n, int tokens, const unet_keys *out, err *e) {
+    keys_call call = {u, context, n, tokens, out};
+    return backend_compute(u->b, build_keys, &call, e) || err_wrap(e, "UNet");
 }

@@ -96,25 +96,35 @@ static tensor *attend_to(graph *g, tensor *q, int heads, tensor *context, const 
     return nn_attention(g, q, nn_linear(g, context, k), nn_linear(g, context, v), heads, false);
 }
 
-static tensor *attend(graph *g, const unet_attention *a, int heads, tensor *x, tensor *context) {
-    return nn_linear(g, attend_to(g, nn_linear(g, x, &a->q), heads, context, &a->k, &a->v), &a->out);
+static tensor *attend_to_text(graph *g, const unet_attention *a, int heads, tensor *q, const unet_context *c,
+                              int number) {
+    if (!c->keys) return attend_to(g, q, heads, c->text, &a->k, &a->v);
+    const int64_t channels = a->k.weight->ne[1], tokens = c->text->ne[1], n = c->text->ne[2];
+    tensor *k = graph_input_f32(g, c->keys[number].k, channels, tokens, n, 1);
+    return nn_attention(g, q, k, graph_input_f32(g, c->keys[number].v, channels, tokens, n, 1), heads, false);
+}
+
+static tensor *attend_self(graph *g, const unet_attention *a, int heads, tensor *x) {
+    return nn_linear(g, attend_to(g, nn_linear(g, x, &a->q), heads, x, &a->k, &a->v), &a->out);
 }
 
 /* The picture is attended to by itself, with the same queries, and added by its weight. number: of this attention. */
 static tensor *attend_cross(graph *g, const unet_attention *a, int heads, tensor *x, const unet_context *c,
                             int number) {
-    if (!c->image) return attend(g, a, heads, x, c->text);
-    const unet_image_attention *i = &c->image[number];
-    tensor *q = nn_linear(g, x, &a->q), *y = attend_to(g, q, heads, c->text, &a->k, &a->v);
-    tensor *shown = attend_to(g, q, heads, c->image_tokens, &i->k, &i->v);
-    return nn_linear(g, ggml_add(g->ctx, y, ggml_scale(g->ctx, shown, c->image_weight)), &a->out);
+    tensor *q = nn_linear(g, x, &a->q), *y = attend_to_text(g, a, heads, q, c, number);
+    if (c->image) {
+        const unet_image_attention *i = &c->image[number];
+        tensor *shown = attend_to(g, q, heads, c->image_tokens, &i->k, &i->v);
+        y = ggml_add(g->ctx, y, ggml_scale(g->ctx, shown, c->image_weight));
+    }
+    return nn_linear(g, y, &a->out);
 }
 
 /* x: [c, w h, n] */
 static tensor *forward_block(graph *g, const unet_transformer_block *b, int heads, tensor *x, const unet_context *c,
                              int number) {
     tensor *h = nn_layer_norm(g, x, &b->norm1);
-    x = ggml_add(g->ctx, attend(g, &b->self, heads, h, h), x);
+    x = ggml_add(g->ctx, attend_self(g, &b->self, heads, h), x);
     x = ggml_add(g->ctx, attend_cross(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), c, number), x);
     h = nn_geglu(g, nn_linear(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in));
     return ggml_add(g->ctx, nn_linear(g, h, &b->ff_out), x);

@@ -45,9 +45,15 @@ void unet_transformer_free(unet_transformer *t);
 /* x: [w, h, in, n], emb: [emb, n], already through silu -> [w, h, out, n] */
 tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb);
 
+/* Keys and values of a text for one cross-attention, [n, tokens, channels]. */
+typedef struct unet_keys {
+    float *k, *v;
+} unet_keys;
+
 /* What is attended to. */
 typedef struct unet_context {
     tensor *text;                      /* [context_dim, tokens, n] */
+    const unet_keys *keys;             /* of the text, by number of the cross-attention; NULL: not known yet */
     const unet_image_attention *image; /* by number of the cross-attention; NULL: there is no picture */
     tensor *image_tokens;              /* [context_dim, tokens, n] */
     float image_weight;

@@ -101,6 +101,7 @@ unet_pass unet_encoder_begin(const unet_encoder *u, graph *g, const unet_input *
     }
     p.emb = nn_silu(g, p.emb);
     p.context.text = graph_input_f32(g, in->context, u->end.context_dim, in->tokens, in->n, 1);
+    p.context.keys = in->keys;
     if (in->image) {
         p.context.image = in->image->layers;
         p.context.image_tokens = graph_input_f32(g, in->image->tokens, u->end.context_dim, in->image->count, in->n, 1);

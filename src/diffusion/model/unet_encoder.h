@@ -74,6 +74,7 @@ typedef struct unet_input {
     const float *timesteps;
     const float *context;
     int tokens;
+    const unet_keys *keys; /* of the context (unet_texts.h); NULL: they are computed in this pass */
     const float *label;
     const float *control;    /* what is added to each skip connection and to the middle, one behind the other, each [n,
                               * channels, h, w] of its level (controlnet.h); NULL: nothing */
