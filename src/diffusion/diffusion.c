@@ -48,6 +48,17 @@ const char *diffusion_phase_name(diffusion_phase phase) {
     return names[phase];
 }
 
+bool diffusion_precision_from_name(const char *name, diffusion_precision *out) {
+    static const char *const names[] = {
+        [DIFFUSION_PRECISION_AUTO] = "auto", [DIFFUSION_PRECISION_F32] = "f32", [DIFFUSION_PRECISION_BF16] = "bf16"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (!str_ieq(name ? name : "auto", names[i])) continue;
+        *out = (diffusion_precision)i;
+        return true;
+    }
+    return false;
+}
+
 bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out) {
     static const struct {
         const char *name;
@@ -210,11 +221,22 @@ static bool load_parts(diffusion *d, const diffusion_files *f, const diffusion_o
     return options->is_deferred || residency_load(d, ev, e);
 }
 
+backend *options_backend(const diffusion_options *options, err *e) {
+    backend *b = backend_open(options->device, options->threads, e);
+    if (!b || options->precision == DIFFUSION_PRECISION_F32) return b;
+    if (backend_set_precision(b, CPU_BF16) || options->precision == DIFFUSION_PRECISION_AUTO || !backend_is_cpu(b))
+        return b;
+    backend_close(b);
+    err_set(e, ERR_UNSUPPORTED, "precision bf16: this processor multiplies floats faster (f32 or auto)");
+    return NULL;
+}
+
 static void fill_info(diffusion *d) {
     diffusion_info *i = &d->info;
     i->family = d->family->name;
     i->prediction = d->predicts == PREDICT_V ? "v" : "eps";
     i->device = backend_name(d->backend);
+    i->precision = backend_kernels(d->backend)->precision == CPU_BF16 ? "bf16" : "f32";
     i->weight_bytes = weights_bytes(d->weights, "");
     i->can_encode_images = vae_describe(d->vae).can_encode;
     i->edits = source_appended(d) == vae_describe(d->vae).latent_channels;
@@ -232,8 +254,7 @@ diffusion *diffusion_open(const diffusion_files *files, const diffusion_options 
     diffusion *d = mem_alloc(1, sizeof *d);
     d->memory_limit = options->memory_limit;
     events_progress(events, &(diffusion_progress){.phase = DIFFUSION_LOADING, .steps = 100});
-    bool ok = describe_files(d, files, options->prediction, e) &&
-              (d->backend = backend_open(options->device, options->threads, e)) &&
+    bool ok = describe_files(d, files, options->prediction, e) && (d->backend = options_backend(options, e)) &&
               load_parts(d, files, options, events, e);
     if (!ok) {
         diffusion_close(d);

@@ -77,6 +77,17 @@ typedef enum diffusion_prediction {
 /* False when `name` is none of "auto", "eps" ("epsilon"), "v" ("v_prediction"). */
 bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out);
 
+/* What the operands of matrix products are rounded to on a CPU; sums are floats always. Other devices take no notice.
+ */
+typedef enum diffusion_precision {
+    DIFFUSION_PRECISION_AUTO, /* bfloat16 where the processor multiplies it faster than floats */
+    DIFFUSION_PRECISION_F32,
+    DIFFUSION_PRECISION_BF16, /* opening fails with ERR_UNSUPPORTED where it does not */
+} diffusion_precision;
+
+/* False when `name` is none of "auto" (NULL is, too), "f32", "bf16". */
+bool diffusion_precision_from_name(const char *name, diffusion_precision *out);
+
 /* Paths of safetensors or GGUF files, NULL for none. At least `model` (a whole checkpoint) or `diffusion_model` (only
  * the UNet) is needed; a separate file wins over the same part of `model`. */
 typedef struct diffusion_files {
@@ -94,6 +105,7 @@ typedef struct diffusion_options {
     const char *device; /* name of a device; NULL: the first GPU, else the CPU */
     int threads;        /* CPU threads; 0: one per core */
     diffusion_prediction prediction;
+    diffusion_precision precision;
     size_t memory_limit; /* bytes to stay within on the device; 0: what it has free */
     bool is_deferred;    /* the first use brings the weights onto the device: a refiner's */
 } diffusion_options;
@@ -110,6 +122,7 @@ typedef struct diffusion_info {
     const char *family;      /* "sd1", "sd2", "sdxl", "sdxl-refiner" */
     const char *prediction;  /* "eps" or "v" */
     const char *device;      /* name of the device that computes */
+    const char *precision;   /* "f32" or "bf16" */
     const char *weight_type; /* the type that most weights have: "f16", "q8_0", ... */
     uint64_t parameters;     /* of all parts */
     uint64_t weight_bytes;   /* in the files */

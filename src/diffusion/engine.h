@@ -51,6 +51,9 @@ struct diffusion {
     const family *family;
 };
 
+/* The device that `options` names, computing in the precision they say. NULL on failure. */
+backend *options_backend(const diffusion_options *options, err *e);
+
 static inline bool events_cancelled(const diffusion_events *ev) {
     return ev && ev->should_cancel && ev->should_cancel(ev->ctx);
 }

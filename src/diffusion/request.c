@@ -399,6 +399,7 @@ uint64_t request_key(const diffusion *d, const request *r) {
     key = hash_text(r->sampler->name, key);
     key = hash_text(r->schedule->name, key);
     key = hash_text(d->info.device, key);
+    key = hash_text(d->info.precision, key);
     const int ints[] = {r->width,    r->height,        r->skipped, r->steps,     r->steps_before,
                         (int)r->rng, (int)d->predicts, p->batch,   p->clip_skip, (int)r->emphasis};
     key = str_hash(ints, sizeof ints, key);

@@ -49,7 +49,7 @@ diffusion_upscaler *upscaler_open_on(const char *path, backend *b, size_t memory
 diffusion_upscaler *diffusion_upscaler_open(const char *path, const diffusion_options *options, err *e) {
     static const diffusion_options defaults = {0};
     if (!options) options = &defaults;
-    backend *b = backend_open(options->device, options->threads, e);
+    backend *b = options_backend(options, e);
     diffusion_upscaler *u = b ? upscaler_open_on(path, b, options->memory_limit, e) : NULL;
     if (u)
         u->own = b;
@@ -148,7 +148,9 @@ static uint64_t key_of(const job *j) {
     const int ints[] = {img->width, img->height, img->channels, j->passes, j->tile};
     const char *device = backend_name(j->u->b);
     uint64_t key = str_hash(ints, sizeof ints, j->u->identity);
+    const cpu_precision precision = backend_kernels(j->u->b)->precision;
     key = str_hash(device, strlen(device), key);
+    key = str_hash(&precision, sizeof precision, key);
     return str_hash(img->px, image_bytes(img), key);
 }
 

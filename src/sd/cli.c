@@ -27,7 +27,7 @@ void cli_list_devices(void) {
 /* Everything the command line can say; strings are owned. */
 typedef struct cli {
     char *model, *diffusion_model, *vae, *clip_l, *taesd, *refiner;
-    char *backend, *prediction;
+    char *backend, *prediction, *precision;
     char *prompt, *negative, *sampler, *schedule, *rng, *emphasis, *init, *checkpoint, *output, *lora_dir,
         *embedding_dir;
     int64_t threads, width, height, steps, seed, batch, clip_skip, memory_limit_mb;
@@ -107,6 +107,7 @@ static bool parse(cli *c, int argc, char **argv, err *e) {
         {"switch-at", 0, NULL, ARG_FLOAT, &c->switch_at, "X", "share of the steps before the refiner's, 0 to 1"},
         {"prediction", 0, NULL, ARG_STRING, &c->prediction, "KIND", "auto, eps or v"},
         {"backend", 0, NULL, ARG_STRING, &c->backend, "NAME", "compute device (see --list-devices)"},
+        {"precision", 0, NULL, ARG_STRING, &c->precision, "KIND", "of matrix products on the CPU: auto, f32 or bf16"},
         {"threads", 't', NULL, ARG_INT, &c->threads, "N", "CPU threads (0: one per core)"},
         {"memory-limit", 0, NULL, ARG_INT, &c->memory_limit_mb, "MB", "stay within this on the device"},
         {"prompt", 'p', NULL, ARG_STRING, &c->prompt, "TEXT", "what to draw"},
@@ -187,11 +188,11 @@ static bool parse(cli *c, int argc, char **argv, err *e) {
 
 static void free_strings(cli *c) {
     char *const all[] = {
-        c->model,       c->diffusion_model, c->vae,      c->clip_l,        c->backend,    c->prompt,
-        c->prediction,  c->sampler,         c->rng,      c->negative,      c->init,       c->checkpoint,
-        c->output,      c->lora_dir,        c->schedule, c->mask,          c->mask_fill,  c->hires_upscaler,
-        c->taesd,       c->emphasis,        c->refiner,  c->embedding_dir, c->controlnet, c->control_image,
-        c->control_mode};
+        c->model,        c->diffusion_model, c->vae,      c->clip_l,        c->backend,    c->prompt,
+        c->prediction,   c->sampler,         c->rng,      c->negative,      c->init,       c->checkpoint,
+        c->output,       c->lora_dir,        c->schedule, c->mask,          c->mask_fill,  c->hires_upscaler,
+        c->taesd,        c->emphasis,        c->refiner,  c->embedding_dir, c->controlnet, c->control_image,
+        c->control_mode, c->precision};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     for (size_t i = 0; i < c->params.lora_count; i++) {
         free((char *)(uintptr_t)c->loras[i].path);
@@ -403,6 +404,10 @@ static diffusion *open_model(cli *c, const diffusion_events *events, err *e) {
                                    .clip_l = c->clip_l,
                                    .taesd = c->taesd};
     diffusion_options options = device_options(c);
+    if (!diffusion_precision_from_name(c->precision, &options.precision)) {
+        err_set(e, ERR_INVALID, "--precision: auto, f32 or bf16");
+        return NULL;
+    }
     if (!diffusion_prediction_from_name(c->prediction, &options.prediction)) {
         err_set(e, ERR_INVALID, "--prediction: auto, eps or v");
         return NULL;
@@ -414,6 +419,7 @@ static bool open_refiner(cli *c, err *e) {
     diffusion_options options = device_options(c);
     options.is_deferred = true;
     if (!c->refiner) return true;
+    diffusion_precision_from_name(c->precision, &options.precision); /* open_model() has checked it */
     c->params.refiner.model = diffusion_open(&(diffusion_files){.model = c->refiner}, &options, NULL, e);
     return c->params.refiner.model || err_wrap(e, "refiner");
 }

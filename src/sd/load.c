@@ -36,6 +36,7 @@ static void write_model(buf *out, const diffusion_info *i) {
     json_quote(out, i->weight_type);
     buf_puts(out, ",\"device\":");
     json_quote(out, i->device);
+    buf_printf(out, ",\"precision\":\"%s\"", i->precision);
     buf_printf(out, ",\"parameters\":%llu,\"prediction\":\"%s\",\"weights_bytes\":%llu",
                (unsigned long long)i->parameters, i->prediction, (unsigned long long)i->weight_bytes);
     buf_printf(out, ",\"width\":%d,\"height\":%d,\"size_multiple\":%d,\"image_to_image\":%s", i->default_width,

@@ -1,5 +1,6 @@
 /* main.c - mysti_sd_worker: routes, options, and the life of the engine thread. The work is in load.c and generate.c;
  * what it all stands on is src/diffusion. */
+#include "base/log.h"
 #include "base/str.h"
 #include "sd/cli.h"
 #include "sd/service.h"
@@ -146,8 +147,15 @@ static int start(void *ctx, worker *w) {
         return 0;
     }
     sd->worker = w;
-    sd->model.options = (diffusion_options){
-        .device = sd->backend, .threads = worker_threads(w), .memory_limit = (size_t)sd->memory_limit_mb << 20};
+    diffusion_precision precision;
+    if (!diffusion_precision_from_name(sd->precision, &precision)) {
+        log_error("sd", "--precision: auto, f32 or bf16");
+        return 2;
+    }
+    sd->model.options = (diffusion_options){.device = sd->backend,
+                                            .threads = worker_threads(w),
+                                            .precision = precision,
+                                            .memory_limit = (size_t)sd->memory_limit_mb << 20};
     return -1;
 }
 
@@ -157,6 +165,7 @@ int main(int argc, char **argv) {
     sd_service sd = {0};
     const arg_spec args[] = {
         {"backend", 0, NULL, ARG_STRING, &sd.backend, "NAME", "compute device: CPU, CUDA0, ... (default: the best)"},
+        {"precision", 0, NULL, ARG_STRING, &sd.precision, "KIND", "of matrix products on the CPU: auto, f32 or bf16"},
         {"list-devices", 0, NULL, ARG_FLAG, &sd.list_devices, NULL, "print the compute devices and exit"},
         {"memory-limit", 0, NULL, ARG_INT, &sd.memory_limit_mb, "MB", "stay within this on the device (0: all of it)"},
     };
@@ -175,5 +184,6 @@ int main(int argc, char **argv) {
     int code = worker_run(argc, argv, &service);
     uv_mutex_destroy(&sd.lock);
     free(sd.backend);
+    free(sd.precision);
     return code;
 }

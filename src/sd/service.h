@@ -15,7 +15,8 @@ typedef struct sd_service {
     worker *worker;
 
     /* Options. */
-    char *backend; /* device name, or NULL */
+    char *backend;   /* device name, or NULL */
+    char *precision; /* of diffusion_precision_from_name(), or NULL */
     int64_t memory_limit_mb;
     bool list_devices;
 

@@ -19,6 +19,7 @@ typedef struct config {
     int64_t threads, llm_threads;              /* 0: the worker decides */
     int64_t n_ctx, n_gpu_layers, llm_slots;    /* defaults for loading an LLM */
     int64_t llm_idle_timeout, sd_idle_timeout; /* seconds without work until the model is unloaded; 0: never */
+    char *precision;                           /* of the image worker; NULL: auto */
     char *backend;                             /* of the image worker; NULL: the best */
 
     char *api_key;

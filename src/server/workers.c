@@ -220,7 +220,7 @@ static bool spawn(slot *s, err *e) {
     new_token(s->token);
     snprintf(env, sizeof env, "MYSTI_TOKEN=%s", s->token);
 
-    const char *argv[12] = {program, "--port", port, "--parent-pid", parent};
+    const char *argv[14] = {program, "--port", port, "--parent-pid", parent};
     size_t n = 5;
     if (count > 0) {
         argv[n++] = "--threads";
@@ -230,6 +230,10 @@ static bool spawn(slot *s, err *e) {
     if (s->id == WORKER_SD && c->backend) {
         argv[n++] = "--backend";
         argv[n++] = c->backend;
+    }
+    if (s->id == WORKER_SD && c->precision) {
+        argv[n++] = "--precision";
+        argv[n++] = c->precision;
     }
     /* Computing threads that wait sleep at once: while they spin, the other worker's threads don't get the processor.
      * Those of pictures, which have the lower priority, first spin for some 0.1 ms: that outlasts most waits of an idle

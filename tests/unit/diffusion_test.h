@@ -86,6 +86,7 @@ static inline diffusion *open_named(const diffusion_options *options, const diff
     for (int i = 0; i < 5; i++) paths[i] = from[i] ? path_join(folder, from[i]) : NULL;
     const diffusion_files files = {paths[0], paths[1], paths[2], paths[3], .clip_g = paths[4]};
     diffusion_options o = options ? *options : (diffusion_options){0};
+    if (o.precision == DIFFUSION_PRECISION_AUTO) o.precision = DIFFUSION_PRECISION_F32; /* the same on any machine */
     o.threads = 1; /* threads that wait for each other waste time on graphs this small */
     diffusion *d = diffusion_open(&files, &o, NULL, e);
     for (int i = 0; i < 5; i++) free(paths[i]);

@@ -77,6 +77,7 @@ static void refused(const char *const *args, const char *why) {
 static void mistakes_are_named(void **state) {
     (void)state;
     refused((const char *[]){"--listen-prot", "1", NULL}, "did you mean '--listen-port'");
+    refused((const char *[]){"--precision", "f16", NULL}, "--precision: must be auto, f32 or bf16");
     refused((const char *[]){"--listen-port", "0", NULL}, "not between 1 and 65533");
     refused((const char *[]){"--listen-port", "65534", NULL}, "not between 1 and 65533");
     refused((const char *[]){"--listen-ip", "0.0.0.0", NULL}, "--api-key");

@@ -389,6 +389,54 @@ static void cancel_is_quick_and_harmless(void **state) {
     diffusion_close(d);
 }
 
+/* Pictures of bfloat16 are nearly those of floats, go on bit by bit where they were stopped, and never in the other
+ * precision. */
+static void bfloat16(void **state) {
+    (void)state;
+    char *path = str_fmt("/tmp/mysti-bf16-%d", (int)getpid());
+    err e = {0};
+    const diffusion_options options = {.precision = DIFFUSION_PRECISION_BF16};
+    diffusion *exact = open_tiny("tiny-sd1-f16.safetensors");
+    diffusion *d = open_with(&options, "tiny-sd1-f16.safetensors", NULL, NULL, NULL, &e);
+    diffusion_info info;
+    diffusion_describe(exact, &info);
+    assert_string_equal(info.precision, "f32");
+    if (!d) { /* this processor is no faster with it */
+        assert_int_equal(e.code, ERR_UNSUPPORTED);
+        print_message("not here: %s\n", e.msg);
+        diffusion_close(exact);
+        free(path);
+        return;
+    }
+    diffusion_describe(d, &info);
+    assert_string_equal(info.precision, "bf16");
+    diffusion_params p = small_params();
+    p.steps = 10;
+    image want = picture_of(exact, &p), got = picture_of(d, &p);
+    print_message("f32 and bf16: %.1f dB\n", psnr(&want, &got));
+    assert_true(psnr(&want, &got) >= 35 && !same(&want, &got));
+
+    p.checkpoint = path;
+    p.checkpoint_ms = 0;
+    witness stopped = {.cancel_at_step = 6}, resumed = {0};
+    diffusion_result result;
+    assert_false(generate(d, &p, &stopped, NULL, &e));
+    assert_true(path_exists(path));
+    assert_true(generate(d, &p, &resumed, &result, &e));
+    assert_true(result.resumed_step == 6 && same(&got, &resumed.pictures[0]));
+    witness_free(&resumed);
+    stopped = (witness){.cancel_at_step = 6};
+    assert_false(generate(d, &p, &stopped, NULL, &e));
+    assert_true(generate(exact, &p, &resumed, &result, &e));
+    assert_true(result.resumed_step == 0 && same(&want, &resumed.pictures[0]));
+    witness_free(&resumed);
+    image_free(&want);
+    image_free(&got);
+    diffusion_close(exact);
+    diffusion_close(d);
+    free(path);
+}
+
 static void resumed_work_is_bit_identical(void **state) {
     (void)state;
     static const char *const samplers[] = {"euler_a", "dpm++2m", "heun", "uni_pc", "dpm++3m_sde", "er_sde"};
@@ -875,6 +923,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(odd_sizes),
         cmocka_unit_test(image_to_image),
         cmocka_unit_test(cancel_is_quick_and_harmless),
+        cmocka_unit_test(bfloat16),
         cmocka_unit_test(resumed_work_is_bit_identical),
         cmocka_unit_test(a_foreign_checkpoint_is_ignored),
         cmocka_unit_test(checkpoints_are_tried_again),

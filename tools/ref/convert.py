@@ -25,7 +25,7 @@ def run(program, *args, fails=False):
 
 def make(program, files, case, folder):
     out = os.path.join(folder, "out.png")
-    run(program, "generate", *files, "--threads", "1", "--output", out, "--prompt", case["prompt"], "--width", "64", "--height",
+    run(program, "generate", *files, "--threads", "1", "--precision", "f32", "--output", out, "--prompt", case["prompt"], "--width", "64", "--height",
         "88", "--steps", "4", "--cfg-scale", "5", "--seed", str(case["seed"]), "--sampler", "euler")
     return picture.read_png(out)
 

@@ -276,7 +276,7 @@ class Ssd(Sdxl):
 
 def ours(program, model, case, folder, init, more=(), threads=1):
     out = os.path.join(folder, "out.png")
-    args = [program, "generate", "--model", model, "--threads", str(threads), "--output", out, *more]
+    args = [program, "generate", "--model", model, "--threads", str(threads), "--precision", "f32", "--output", out, *more]
     names = {"prompt": "prompt", "negative": "negative", "width": "width", "height": "height", "steps": "steps",
              "cfg": "cfg-scale", "sampler": "sampler", "scheduler": "scheduler", "rng": "rng", "seed": "seed"}
     for key, option in names.items():
