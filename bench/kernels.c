@@ -146,7 +146,7 @@ static void report_moved(const char *name, const work *w, int64_t floats) {
 
 static float *numbers(int64_t n) {
     float *x = mem_alloc((size_t)n, sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = (float)(i * 7919 % 1009) / 504.5f - 1.0f;
+    for (int64_t i = 0; i < n; i++) x[i] = i < 1009 ? (float)(i * 7919 % 1009) / 504.5f - 1.0f : x[i - 1009];
     return x;
 }
 
@@ -163,39 +163,37 @@ static cpu_matrix weights(int64_t rows, int64_t columns) {
     return (cpu_matrix){w, (size_t)columns * sizeof *w, sizeof *w, halves_to_floats};
 }
 
-static void bench_way(const cpu_kernels *k, const cpu_conv *c, const cpu_conv_way *way, const char *name,
-                      double operations, double share, cpu_precision precision) {
-    const work w = {run_conv, k, c, way, numbers(way->room(c, thread_count))};
-    report(name, &w, operations, share, precision);
-    free(w.room);
+static void bench_way(const cpu_kernels *k, const cpu_conv *shape, const cpu_conv_way *way, const char *suffix,
+                      double share, cpu_precision precision) {
+    cpu_conv c = *shape;
+    char name[96];
+    snprintf(name, sizeof name, "conv %dx%d stride %d, %d x %d -> %d, %dx%d%s", (int)c.kh, (int)c.kw, c.stride,
+             (int)c.n, (int)c.ic, (int)c.oc, (int)c.h, (int)c.w, suffix);
+    if (!strstr(name, only)) return;
+    c.x = numbers(c.n * c.ic * c.h * c.w);
+    c.y = numbers(c.n * c.oc * c.oh * c.ow);
+    c.weight = weights(c.oc, c.ic * c.kh * c.kw);
+    const work w = {run_conv, k, &c, way, numbers(way->room ? way->room(&c, thread_count) : 0)};
+    report(name, &w, 2.0 * (double)(c.n * c.oc * c.oh * c.ow) * (double)(c.ic * c.kh * c.kw), share, precision);
+    free((void *)(uintptr_t)c.x), free(c.y), free((void *)(uintptr_t)c.weight.data), free(w.room);
 }
 
 static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, int kernel, int stride) {
     const int pad = kernel / 2, out = (side + 2 * pad - kernel) / stride + 1;
-    cpu_conv c = {.x = numbers((int64_t)n * ic * side * side),
-                  .y = numbers((int64_t)n * oc * out * out),
-                  .weight = weights(oc, (int64_t)ic * kernel * kernel),
-                  .n = n,
-                  .ic = ic,
-                  .oc = oc,
-                  .h = side,
-                  .w = side,
-                  .kh = kernel,
-                  .kw = kernel,
-                  .oh = out,
-                  .ow = out,
-                  .stride = stride,
-                  .pad = pad};
-    const double operations = 2.0 * n * oc * out * out * (double)ic * kernel * kernel;
-    char name[96];
-    const int size = snprintf(name, sizeof name, "conv %dx%d stride %d, %d x %d -> %d, %dx%d", kernel, kernel, stride,
-                              n, ic, oc, side, side);
-    report(name, &(work){run_conv, k, &c, &k->conv, NULL}, operations, 1, k->precision);
-    snprintf(name + size, sizeof name - (size_t)size, ", direct");
-    if (stride == 1) bench_way(k, &c, &k->conv_direct, name, operations, 1, k->precision);
-    snprintf(name + size, sizeof name - (size_t)size, ", Winograd");
-    if (kernel == 3 && stride == 1) bench_way(k, &c, &k->conv_winograd, name, operations, 0.25, CPU_F32);
-    free((void *)(uintptr_t)c.x), free(c.y), free((void *)(uintptr_t)c.weight.data);
+    const cpu_conv c = {.n = n,
+                        .ic = ic,
+                        .oc = oc,
+                        .h = side,
+                        .w = side,
+                        .kh = kernel,
+                        .kw = kernel,
+                        .oh = out,
+                        .ow = out,
+                        .stride = stride,
+                        .pad = pad};
+    bench_way(k, &c, &k->conv, "", 1, k->precision);
+    if (stride == 1) bench_way(k, &c, &k->conv_direct, ", direct", 1, k->precision);
+    if (stride == 1 && kernel == 3) bench_way(k, &c, &k->conv_winograd, ", Winograd", 0.25, CPU_F32);
 }
 
 static void bench_linear(const cpu_kernels *k, int t, int in, int out) {
@@ -270,6 +268,7 @@ static void bench_all(const cpu_kernels *k) {
     bench_conv(k, 1, 512, 512, 128, 3, 1);
     bench_conv(k, 1, 256, 256, 256, 3, 1);
     bench_conv(k, 1, 128, 128, 512, 3, 1);
+    bench_conv(k, 1, 256, 256, 512, 3, 1);
     bench_linear(k, 8192, 320, 320);
     bench_linear(k, 8192, 320, 2560);
     bench_linear(k, 8192, 1280, 320);

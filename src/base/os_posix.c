@@ -119,6 +119,16 @@ static uint64_t number_in(const char *path, const char *key) {
     return n;
 }
 
+void memory_prefer_large_pages(void *p, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGE_SIZE), start = ((uintptr_t)p + page - 1) / page * page;
+    const uintptr_t end = ((uintptr_t)p + bytes) / page * page;
+    if (end > start) madvise((void *)start, end - start, MADV_HUGEPAGE);
+#else
+    (void)p, (void)bytes;
+#endif
+}
+
 memory_info memory_status(void) {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGE_SIZE);
     memory_info m = {.total = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0};

@@ -76,6 +76,10 @@ int cpu_cores(void) {
     return cpu_count();
 }
 
+void memory_prefer_large_pages(void *p, size_t bytes) {
+    (void)p, (void)bytes; /* only with a privilege that users do not have */
+}
+
 memory_info memory_status(void) {
     MEMORYSTATUSEX s = {.dwLength = sizeof s};
     if (!GlobalMemoryStatusEx(&s)) return (memory_info){0};
