@@ -223,7 +223,7 @@ static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int hea
                        .scale = 1 / sqrtf((float)d)};
     char name[96];
     snprintf(name, sizeof name, "attention %d x %d queries, %d keys, %d x %d", n, tq, tk, heads, d);
-    report(name, &(work){run_attention, k, &a, NULL, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1, CPU_F32);
+    report(name, &(work){run_attention, k, &a, NULL, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1, k->precision);
     free((void *)(uintptr_t)a.q), free((void *)(uintptr_t)a.k), free((void *)(uintptr_t)a.v), free(a.y);
 }
 

@@ -1,12 +1,13 @@
 /* attention.c - softmax(q k^T scale) v without ever holding all scores (Dao et al. 2022, "FlashAttention", algorithm
  * 1).
  *
- * A thread takes a head and a share of its queries. Keys lie ready as panels of COLUMNS keys, [d][COLUMNS], and values
- * [keys][COLUMNS] for each COLUMNS of a head's numbers. QUERIES queries go past KEYS keys at a time: there are their
- * scores of those, the largest score so far, and sums and values that are scaled down whenever a larger score comes.
- * KEYS is several panels, so that looking for the largest and reading the sums again costs little beside the products.
+ * A thread takes a head and a share of its queries. Keys lie ready as panels of COLUMNS keys, [cells of d][COLUMNS],
+ * and values as [cells of keys][COLUMNS] for each COLUMNS of a head's numbers. QUERIES queries go past KEYS keys at a
+ * time: there are their scores of those, the largest score so far, and sums and values that are scaled down whenever a
+ * larger score comes. KEYS is several panels, so that looking for the largest and reading the sums again costs little
+ * beside the products.
  *
- * Scores are logarithms to the base 2: log2 e is in the queries' scale. */
+ * With bfloat16 the operands of both products are rounded: queries, keys, values, and a key's weight. */
 #include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
@@ -17,31 +18,57 @@ enum { QUERIES = 8 * ROWS, PANELS = 4, KEYS = PANELS * COLUMNS };
 
 typedef struct head {
     const cpu_attention *p;
-    int64_t width, panels; /* floats of a value's row; panels of keys */
-    float *keys;           /* [panels][d][COLUMNS] */
-    float *values;         /* [width / COLUMNS][panels * COLUMNS][COLUMNS] */
+    int64_t width;  /* floats of a value's row: d filled up to whole vectors */
+    int64_t depth;  /* cells of a key, filled up likewise */
+    int64_t panels; /* of keys */
+    float scale;    /* of scores, which become exponents of 2 */
+    float *lines;   /* [LANES][depth] */
+    float *keys;    /* [panels][depth][COLUMNS] */
+    float *values;  /* [width / COLUMNS, rounded up][cells of panels * COLUMNS][COLUMNS] */
 } head;
 
-static void load_head(const head *h, int64_t sequence, int64_t number) {
+/* LANES keys from t on, of which those beyond the last are 0. k: the first key of all. */
+static void load_keys(const head *h, const float *k, int64_t t) {
     const cpu_attention *p = h->p;
-    const int64_t c = p->heads * p->d, all = h->panels * COLUMNS;
-    const float *k = p->k + sequence * p->tk * c + number * p->d, *v = p->v + sequence * p->tk * c + number * p->d;
-    for (int64_t t = 0; t < all; t++) {
-        float *key = h->keys + t / COLUMNS * p->d * COLUMNS + t % COLUMNS;
-        for (int64_t i = 0; i < p->d; i++) key[i * COLUMNS] = t < p->tk ? k[t * c + i] : 0;
-        for (int64_t i = 0; i < h->width; i += COLUMNS) {
-            const int64_t count = p->d - i < COLUMNS ? p->d - i : COLUMNS;
-            float *value = h->values + (i / COLUMNS * all + t) * COLUMNS;
-            memset(value, 0, COLUMNS * sizeof *value);
-            if (t < p->tk) memcpy(value, v + t * c + i, (size_t)count * sizeof *value);
-        }
+    float *panel = h->keys + t / COLUMNS * h->depth * COLUMNS + t % COLUMNS;
+    for (int64_t i = 0; i < LANES; i++) {
+        if (t + i < p->tk)
+            pack_along(k + (t + i) * p->heads * p->d, p->d, h->lines + i * h->depth);
+        else
+            memset(h->lines + i * h->depth, 0, (size_t)h->depth * sizeof *h->lines);
+    }
+    for (int64_t cell = 0; cell < h->depth; cell += LANES) {
+        vec m[LANES];
+        for (int i = 0; i < LANES; i++) m[i] = load(h->lines + i * h->depth + cell);
+        transpose(m);
+        for (int i = 0; i < LANES; i++) store(panel + (cell + i) * COLUMNS, m[i]);
     }
 }
 
+/* The values of one cell of keys, from t on. v: those of the first key. */
+static void load_values(const head *h, const float *v, int64_t t) {
+    const cpu_attention *p = h->p;
+    const int64_t c = p->heads * p->d, rows = p->tk - t < PAIR ? p->tk - t : PAIR;
+    for (int64_t i = 0; i < h->width; i += COLUMNS) {
+        const int64_t count = p->d - i < COLUMNS ? p->d - i : COLUMNS;
+        float *cells = h->values + (i * h->panels + t) / PAIR * COLUMNS;
+        memset(cells, 0, COLUMNS * sizeof *cells);
+        if (rows > 0) pack_across(v + t * c + i, c, rows, count, cells);
+    }
+}
+
+static void load_head(const head *h, int64_t sequence, int64_t number) {
+    const cpu_attention *p = h->p;
+    const int64_t at = sequence * p->tk * p->heads * p->d + number * p->d, all = h->panels * COLUMNS;
+    memset(h->lines, 0, (size_t)(LANES * h->depth) * sizeof *h->lines);
+    for (int64_t t = 0; t < all; t += LANES) load_keys(h, p->k + at, t);
+    for (int64_t t = 0; t < all; t += PAIR) load_values(h, p->v + at, t);
+}
+
 typedef struct running {
-    float *queries; /* [QUERIES][d], scaled */
+    float *queries; /* [QUERIES][depth], cells */
     float *sums;    /* [QUERIES][width]: of weighted values */
-    float *scores;  /* [QUERIES][KEYS] */
+    float *scores;  /* [QUERIES][KEYS]; then cells of weights, in the same rows */
     float most[QUERIES], total[QUERIES];
 } running;
 
@@ -53,7 +80,7 @@ static void weigh(const head *h, running *r, int64_t row, int64_t vectors) {
     for (int64_t v = 1; v < vectors; v++) most_of = larger(most_of, load(s + v * LANES));
     const float here = largest_of(most_of);
     if (here > most) {
-        const float fade = exp2f(most - here); /* at first 2^-infinity = 0 */
+        const float fade = exp2f((most - here) * h->scale); /* at first 2^-infinity = 0 */
         float *values = r->sums + row * h->width;
         for (int64_t i = 0; i < h->width; i += LANES) store(values + i, load(values + i) * fade);
         r->total[row] *= fade;
@@ -61,30 +88,36 @@ static void weigh(const head *h, running *r, int64_t row, int64_t vectors) {
     }
     vec total = {0};
     for (int64_t v = 0; v < vectors; v++) {
-        const vec w = exp2_below_zero(load(s + v * LANES) - most);
+        const vec w = exp2_below_zero(load(s + v * LANES) * h->scale - most * h->scale);
         store(s + v * LANES, w);
         total += w;
     }
+    if (PAIR > 1) pack_along(s, vectors * LANES, s);
     r->total[row] += sum_of(total);
 }
 
-/* By itself: among all the rest, compilers keep a sum in memory. */
-static __attribute__((noinline)) void product(block p, int64_t rows) {
-    multiply_rows(p, rows);
+/* By itself: among all the rest, compilers keep a sum in memory. columns: that are wanted. */
+static __attribute__((noinline)) void product(block p, int64_t rows, int64_t columns) {
+    if (columns <= LANES)
+        multiply_all(p, rows, 1, CELLS);
+    else if (columns <= 2 * LANES)
+        multiply_all(p, rows, 2, CELLS);
+    else
+        multiply_all(p, rows, VECS, CELLS);
 }
 
 /* Keys of at most PANELS panels. */
 static void attend_keys(const head *h, running *r, int64_t panel, int64_t rows) {
-    const int64_t d = h->p->d, first = panel * COLUMNS, left = h->p->tk - first, keys = left < KEYS ? left : KEYS;
+    const int64_t first = panel * COLUMNS, left = h->p->tk - first, keys = left < KEYS ? left : KEYS;
     const int64_t vectors = (keys + LANES - 1) / LANES;
     for (int64_t i = 0; i < keys; i += COLUMNS)
         product((block){.a = r->queries,
-                        .a_row = d,
-                        .b = h->keys + (first + i) * d,
-                        .depth = d,
+                        .a_row = h->depth,
+                        .b = h->keys + (first + i) * h->depth,
+                        .depth = cells_of(h->p->d),
                         .c = r->scores + i,
                         .c_row = KEYS},
-                rows);
+                rows, keys - i);
     for (int64_t i = 0; i < rows; i++) {
         for (int64_t k = keys; k < vectors * LANES; k++) r->scores[i * KEYS + k] = -INFINITY;
         weigh(h, r, i, vectors);
@@ -92,38 +125,50 @@ static void attend_keys(const head *h, running *r, int64_t panel, int64_t rows) 
     for (int64_t i = 0; i < h->width; i += COLUMNS)
         product((block){.a = r->scores,
                         .a_row = KEYS,
-                        .b = h->values + i * h->panels * COLUMNS + first * COLUMNS,
-                        .depth = keys,
+                        .b = h->values + (i * h->panels + first) / PAIR * COLUMNS,
+                        .depth = cells_of(keys),
                         .c = r->sums + i,
                         .c_row = h->width,
                         .add = true},
-                rows);
+                rows, h->width - i);
 }
 
 static void attend(const head *h, running *r, int64_t sequence, int64_t number, int64_t first, int64_t rows) {
     const cpu_attention *p = h->p;
     const int64_t c = p->heads * p->d, at = (sequence * p->tq + first) * c + number * p->d;
-    const float scale = p->scale * 1.44269504f;
     for (int64_t i = 0; i < rows; i++) {
-        for (int64_t k = 0; k < p->d; k++) r->queries[i * p->d + k] = p->q[at + i * c + k] * scale;
+        pack_along(p->q + at + i * c, p->d, r->queries + i * h->depth);
         r->most[i] = -INFINITY;
         r->total[i] = 0;
     }
     memset(r->sums, 0, (size_t)(rows * h->width) * sizeof *r->sums);
     for (int64_t panel = 0; panel < h->panels; panel += PANELS) attend_keys(h, r, panel, rows);
-    for (int64_t i = 0; i < rows; i++)
-        for (int64_t k = 0; k < p->d; k++) p->y[at + i * c + k] = r->sums[i * h->width + k] / r->total[i];
+    for (int64_t i = 0; i < rows; i++) {
+        const float *restrict sums = r->sums + i * h->width;
+        float *restrict y = p->y + at + i * c;
+        for (int64_t k = 0; k < p->d; k++) y[k] = sums[k] / r->total[i];
+    }
+}
+
+static int64_t whole_vectors(int64_t numbers) {
+    return (numbers + LANES - 1) / LANES * LANES;
 }
 
 void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threads) {
     const int64_t blocks = (p->tq + QUERIES - 1) / QUERIES, all = p->n * p->heads * blocks;
-    head h = {.p = p, .width = (p->d + COLUMNS - 1) / COLUMNS * COLUMNS, .panels = (p->tk + COLUMNS - 1) / COLUMNS};
-    const int64_t keys = h.panels * p->d * COLUMNS, values = h.panels * COLUMNS * h.width;
-    cpu_room room = cpu_room_open(keys + values + QUERIES * (p->d + h.width + KEYS));
+    head h = {.p = p,
+              .width = whole_vectors(p->d),
+              .depth = whole_vectors(cells_of(p->d)),
+              .panels = (p->tk + COLUMNS - 1) / COLUMNS,
+              .scale = p->scale * 1.44269504f};
+    const int64_t keys = h.panels * h.depth * COLUMNS, across = (p->d + COLUMNS - 1) / COLUMNS;
+    const int64_t values = across * h.panels * COLUMNS / PAIR * COLUMNS;
+    cpu_room room = cpu_room_open(keys + values + LANES * h.depth + QUERIES * (h.depth + h.width + KEYS));
     running r;
     h.keys = room.floats;
     h.values = h.keys + keys;
-    r.scores = h.values + values;
+    h.lines = h.values + values;
+    r.scores = h.lines + LANES * h.depth;
     r.sums = r.scores + QUERIES * KEYS;
     r.queries = r.sums + QUERIES * h.width;
     int64_t first, loaded = -1;

@@ -3,8 +3,8 @@
  * CPU_ISA defined as its name.
  *
  * GCC's and clang's vector types become AVX-512, AVX2, SSE or NEON by the compiler's flags alone, so each kernel exists
- * once; only bfloat16 has intrinsics. Sums are float; a multiply-add is one instruction where there is one
- * (-ffp-contract=fast).
+ * once; only bfloat16 and the larger of two numbers have intrinsics. Sums are float; a multiply-add is one instruction
+ * where there is one (-ffp-contract=fast).
  *
  * Operands of a product are made of cells. A cell is a float, or with bfloat16 a pair of numbers that follow each other
  * in the depth, in a float's place: VDPBF16PS multiplies both and adds both products to a float. */
@@ -15,7 +15,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#if defined(__AVX512BF16__)
+#if defined(__AVX2__)
 #include <immintrin.h>
 #endif
 
@@ -113,9 +113,15 @@ ALWAYS_INLINE void transpose(vec m[LANES]) {
 
 /* The larger of each two numbers. */
 ALWAYS_INLINE vec larger(vec a, vec b) {
+#if defined(__AVX512F__)
+    return _mm512_max_ps(a, b);
+#elif defined(__AVX2__)
+    return _mm256_max_ps(a, b);
+#else
     typedef int32_t ints __attribute__((vector_size(LANES * 4)));
     const ints first = a > b;
     return (vec)(((ints)a & first) | ((ints)b & ~first));
+#endif
 }
 
 /* Folds a vector with f until its first four numbers stand for all. */
@@ -230,61 +236,62 @@ typedef struct block {
 /* What the operands of a block are. */
 typedef enum operands { FLOATS, CELLS, PLACED_CELLS } operands;
 
-/* c = a b (or c += a b) with the sums in registers; rows and kind are constants wherever this is inlined. */
-ALWAYS_INLINE void multiply(const block *p, const int rows, const operands kind) {
+/* c = a b (or c += a b) with the sums in registers; rows, vecs and kind are constants wherever this is inlined. vecs:
+ * of COLUMNS, those that are wanted. */
+ALWAYS_INLINE void multiply(const block *p, const int rows, const int vecs, const operands kind) {
     vec sum[ROWS][VECS];
     const float *a = p->a, *b = p->b;
     const int64_t a_row = p->a_row;
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int v = 0; v < VECS; v++) sum[i][v] = p->add ? load(p->c + i * p->c_row + v * LANES) : (vec){0};
+        for (int v = 0; v < vecs; v++) sum[i][v] = p->add ? load(p->c + i * p->c_row + v * LANES) : (vec){0};
     for (int64_t k = 0; k < p->depth; k++, b += COLUMNS) {
         const float *from = kind == PLACED_CELLS ? p->b + p->places[k] : b;
         vec right[VECS];
 #pragma GCC unroll 3
-        for (int v = 0; v < VECS; v++) right[v] = load(from + v * LANES);
+        for (int v = 0; v < vecs; v++) right[v] = load(from + v * LANES);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
             const float left = a[i * a_row + k];
 #pragma GCC unroll 3
-            for (int v = 0; v < VECS; v++)
+            for (int v = 0; v < vecs; v++)
                 sum[i][v] = kind == FLOATS ? sum[i][v] + left * right[v] : multiply_cells(sum[i][v], left, right[v]);
         }
     }
 #pragma GCC unroll 8
     for (int i = 0; i < rows; i++)
 #pragma GCC unroll 3
-        for (int v = 0; v < VECS; v++) store(p->c + i * p->c_row + v * LANES, sum[i][v]);
+        for (int v = 0; v < vecs; v++) store(p->c + i * p->c_row + v * LANES, sum[i][v]);
 }
 
-/* At most ROWS rows by COLUMNS columns. */
-ALWAYS_INLINE void multiply_some(const block *p, int64_t rows, const operands kind) {
+/* At most ROWS rows. */
+ALWAYS_INLINE void multiply_some(const block *p, int64_t rows, const int vecs, const operands kind) {
     switch (rows) {
     case 1:
-        multiply(p, 1, kind);
+        multiply(p, 1, vecs, kind);
         break;
     case 2:
-        multiply(p, 2, kind);
+        multiply(p, 2, vecs, kind);
         break;
     case 3:
-        multiply(p, 3, kind);
+        multiply(p, 3, vecs, kind);
         break;
     case 4:
-        multiply(p, 4, kind);
+        multiply(p, 4, vecs, kind);
         break;
 #if defined(__AVX512F__) || defined(__aarch64__)
     case 5:
-        multiply(p, 5, kind);
+        multiply(p, 5, vecs, kind);
         break;
     case 6:
-        multiply(p, 6, kind);
+        multiply(p, 6, vecs, kind);
         break;
     case 7:
-        multiply(p, 7, kind);
+        multiply(p, 7, vecs, kind);
         break;
     case 8:
-        multiply(p, 8, kind);
+        multiply(p, 8, vecs, kind);
         break;
 #endif
     default:
@@ -292,24 +299,24 @@ ALWAYS_INLINE void multiply_some(const block *p, int64_t rows, const operands ki
     }
 }
 
-/* Any number of rows by COLUMNS columns. */
-ALWAYS_INLINE void multiply_all(block p, int64_t rows, const operands kind) {
+/* Any number of rows. */
+ALWAYS_INLINE void multiply_all(block p, int64_t rows, const int vecs, const operands kind) {
     for (; rows >= ROWS; rows -= ROWS) {
-        multiply(&p, ROWS, kind);
+        multiply(&p, ROWS, vecs, kind);
         p.a += ROWS * p.a_row;
         p.c += ROWS * p.c_row;
     }
-    multiply_some(&p, rows, kind);
+    multiply_some(&p, rows, vecs, kind);
 }
 
 static inline void multiply_rows(block p, int64_t rows) {
-    multiply_all(p, rows, FLOATS);
+    multiply_all(p, rows, VECS, FLOATS);
 }
 static inline void multiply_cell_rows(block p, int64_t rows) {
-    multiply_all(p, rows, CELLS);
+    multiply_all(p, rows, VECS, CELLS);
 }
 static inline void multiply_placed_rows(block p, int64_t rows) {
-    multiply_all(p, rows, PLACED_CELLS);
+    multiply_all(p, rows, VECS, PLACED_CELLS);
 }
 
 #endif
