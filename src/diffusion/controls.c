@@ -6,7 +6,6 @@
 #include "base/path.h"
 #include "base/str.h"
 #include "diffusion/image/canny.h"
-#include "diffusion/load/tensor_file.h"
 #include "diffusion/memory.h"
 #include "diffusion/model/controlnet.h"
 #include "diffusion/source.h"
@@ -100,28 +99,21 @@ static bool is_first_use(const diffusion_params *p, size_t i) {
     return true;
 }
 
-static bool add_file_bytes(const char *path, size_t *sum, err *e) {
-    tensor_file *f = tensor_file_open_header(path, e);
-    for (size_t i = 0; f && i < tensor_file_count(f); i++) *sum += (size_t)tensor_file_at(f, i)->nbytes;
-    tensor_file_close(f);
-    return f != NULL;
-}
-
 bool controls_weight_bytes(const diffusion *d, const diffusion_params *p, size_t *out, err *e) {
     *out = 0;
     for (size_t i = 0; i < p->control_count; i++) {
         const char *path = p->controls[i].path;
-        if (!is_first_use(p, i) || find_network(d, path)) continue;
-        if (!add_file_bytes(path, out, e)) return err_wrap(e, "controlnet[%zu].model", i);
+        if (!is_first_use(p, i) || (d && find_network(d, path))) continue;
+        if (!memory_add_file(path, out, e)) return err_wrap(e, "controlnet[%zu].model", i);
     }
     return true;
 }
 
-/* On the CPU weights stay in the mapped file, as the model's do. */
+/* On the CPU weights stay in the mapped file, as the model's do, and where they are streamed. */
 static bool check_memory(const diffusion *d, const request *r, err *e) {
     size_t need = 0;
     if (!controls_weight_bytes(d, r->params, &need, e)) return false;
-    if (backend_is_cpu(d->backend) && !d->memory_limit) return true;
+    if ((backend_is_cpu(d->backend) && !d->memory_limit) || backend_streams_weights(d->backend)) return true;
     const size_t work = memory_for_request(d, r), have = memory_free(d);
     if (!need || !have || need + work <= have) return true;
     return err_set(e, ERR_MEMORY, "the ControlNets need %.1f GB beside %.1f GB to compute, %s has %.1f GB", GB_OF(need),

@@ -10,7 +10,7 @@
  * pictures included; 0: there are none. */
 bool controls_check(const diffusion_params *p, uint64_t *key, err *e);
 
-/* Bytes of the networks' weights that are not loaded yet. */
+/* Bytes of the networks' weights that are not loaded on d yet; NULL for d: of all. */
 bool controls_weight_bytes(const diffusion *d, const diffusion_params *p, size_t *out, err *e);
 
 /* Opens the networks that the request names and closes all others; they stay for the requests to come. ERR_UNSUPPORTED

@@ -328,11 +328,13 @@ bool diffusion_check(const diffusion *d, const diffusion_params *p, err *e) {
 
 bool diffusion_estimate(const diffusion *d, const diffusion_params *p, diffusion_memory *out, err *e) {
     request r;
-    size_t changed = 0, added = 0;
-    if (!request_resolve(d, p, &r, e) || !loras_bytes(d, &r, &changed, e) || !controls_weight_bytes(d, p, &added, e))
+    size_t changed = 0, control = 0, shown = 0;
+    if (!request_resolve(d, p, &r, e) || !loras_bytes(d, &r, &changed, e) ||
+        !controls_weight_bytes(NULL, p, &control, e) || !image_prompt_weight_bytes(NULL, p, &shown, e))
         return false;
+    changed += weights_changed_bytes(d->weights); /* by the LoRAs that are merged now */
     if (request_has_second(p)) r = request_second(d, &r);
-    *out = (diffusion_memory){.weights = (size_t)d->info.weight_bytes + changed + added,
+    *out = (diffusion_memory){.weights = (size_t)d->info.weight_bytes + changed + control + shown,
                               .compute = memory_for_request(d, &r),
                               .free = memory_free(d)};
     return true;

@@ -335,8 +335,8 @@ bool diffusion_check(const diffusion *d, const diffusion_params *p, err *e);
 
 /* What a call would need, in bytes; a refiner aside. */
 typedef struct diffusion_memory {
-    size_t weights; /* resident while sampling; file-backed where they are used in place; with what LoRAs change
-                     * and ControlNets add */
+    size_t weights; /* of all that takes part; file-backed where they are used in place; with what LoRAs change, with
+                     * ControlNets, an IP-Adapter and its image encoder */
     size_t compute; /* scratch at the peak of any phase */
     size_t free;    /* on the device now */
 } diffusion_memory;

@@ -19,6 +19,14 @@
 #define TEXT2_WEIGHTS "conditioner." /* SDXL's second text encoder, the refiner's only one */
 #define VAE_WEIGHTS "first_stage_model."
 
+/* Where weights are on a machine whose accelerator has memory of its own; each place needs less of it than the one
+ * before. On the CPU all are in the mapped files (PLACE_DEVICE). */
+typedef enum place {
+    PLACE_DEVICE, /* all on the device */
+    PLACE_UNET,   /* the UNet alone, whose steps are many; text encoders and VAE are streamed */
+    PLACE_HOST,   /* none: every operation of the device has its weights brought there (backend_handle()) */
+} place;
+
 /* A ControlNet that the last request had. */
 typedef struct loaded_controlnet {
     struct controlnet *net; /* NULL: none */
@@ -44,7 +52,9 @@ struct diffusion {
     size_t memory_limit;
     uint64_t identity;  /* hash of the files: path, size, time of change */
     uint64_t lora_key;  /* request.lora_key of what is merged into the weights; 0: nothing */
-    bool is_resident;   /* the weights are on the device (residency.h) */
+    bool is_resident;   /* the weights are where they belong (residency.h): */
+    place place;        /* that is there */
+    place first_place;  /* experience has shown that those before are too much for the device */
     bool lost_loras;    /* ... without what lora_key says: they came back from the files */
     uint64_t words_key; /* request.words_key of `words`; 0: none */
     diffusion_info info;

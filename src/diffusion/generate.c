@@ -68,6 +68,8 @@ typedef struct job {
 
     int64_t checkpoint_ms;  /* when the last one was written */
     bool checkpoint_failed; /* the last one could not be */
+
+    int tries; /* begun again for lack of memory */
 } job;
 
 static latent as_latent(const job *j, float *data) {
@@ -159,7 +161,9 @@ static bool encode(job *j, err *e) {
 /* The first one, as it was when the work began. */
 static bool bring_first(job *j, err *e) {
     diffusion *d = j->d;
-    return residency_bring(d, j->params->refiner.model, memory_for_request(d, last_request(j)), j->events, e) &&
+    size_t added;
+    return memory_for_networks(d, &j->passes[0].r, &added, e) &&
+           residency_bring(d, j->params->refiner.model, last_request(j), added, j->events, e) &&
            loras_apply(d, &j->passes[0].r, j->events, e);
 }
 
@@ -184,8 +188,7 @@ static bool take_over(job *j, err *e) {
     backend_trim(j->d->backend);
     weights_release(j->d->weights, UNET_WEIGHTS);
     controls_release(j->d);
-    if (!residency_bring(f, j->d, memory_for_request(f, &p->r), j->events, e) || !encode_for_refiner(j, e))
-        return err_wrap(e, "refiner");
+    if (!residency_bring(f, j->d, &p->r, 0, j->events, e) || !encode_for_refiner(j, e)) return err_wrap(e, "refiner");
     predictor_close(&j->network);
     j->network = (predictor){.d = f,
                              .r = &p->r,
@@ -467,8 +470,11 @@ static bool job_open(job *j, diffusion *d, const diffusion_params *p, err *e) {
     j->pass_count = request_has_second(p) ? 2 : 1;
     if (!request_resolve(d, p, &j->passes[0].r, e)) return false;
     if (j->pass_count > 1) j->passes[1].r = request_second(d, &j->passes[0].r);
-    if (!memory_check_request(d, last_request(j), e) ||
-        (p->refiner.model && !memory_check_request(p->refiner.model, last_request(j), e)))
+    diffusion *f = p->refiner.model;
+    size_t added;
+    if (!memory_for_networks(d, &j->passes[0].r, &added, e)) return false;
+    residency_plan(d, f, last_request(j), added);
+    if (!memory_check_request(d, f, last_request(j), e) || (f && !memory_check_request(f, d, last_request(j), e)))
         return false;
     for (int i = 0; i < j->pass_count; i++) {
         const request *r = &j->passes[i].r;
@@ -551,6 +557,26 @@ static void watch(job *j, bool (*should_cancel)(void *ctx)) {
     }
 }
 
+static bool work(job *j, diffusion_result *result, err *e) {
+    diffusion *d = j->d;
+    return bring_first(j, e) && controls_load(d, last_request(j), e) && image_prompt_load(d, j->params, e) &&
+           encode(j, e) && make_pictures(j, result, e);
+}
+
+/* With less on the device of the model that ran out of memory: from the picture, or its checkpoint. */
+static bool begin_again(job *j, const err *why) {
+    enum { TRIES = 4 }; /* more than there are rungs */
+    diffusion *d = j->d, *f = j->params->refiner.model;
+    const bool was_refiner = f && j->network.d == f;
+    if (j->tries++ == TRIES || !residency_step_down(was_refiner ? f : d, was_refiner ? d : f, why)) return false;
+    job_close(j);
+    controls_unload(d);
+    image_prompt_unload(d);
+    j->network.d = NULL;
+    j->at.phase = DIFFUSION_LOADING;
+    return true;
+}
+
 bool diffusion_generate(diffusion *d, const diffusion_params *p, const diffusion_events *events,
                         diffusion_result *result, err *e) {
     diffusion_result unused;
@@ -560,8 +586,8 @@ bool diffusion_generate(diffusion *d, const diffusion_params *p, const diffusion
     if (!job_open(&j, d, p, e)) return false;
     watch(&j, backend_cancel);
     err why = {0};
-    bool ok = bring_first(&j, &why) && controls_load(d, last_request(&j), &why) && image_prompt_load(d, p, &why) &&
-              encode(&j, &why) && make_pictures(&j, result, &why);
+    bool ok = work(&j, result, &why);
+    while (!ok && why.code == ERR_MEMORY && begin_again(&j, &why)) ok = work(&j, result, &why);
     if (why.code == ERR_CANCELLED) err_set(&why, ERR_CANCELLED, "cancelled"); /* wherever it was noticed */
     if (!ok && e) *e = why;
     job_close(&j);

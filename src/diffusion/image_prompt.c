@@ -4,6 +4,7 @@
 #include "base/log.h"
 #include "base/path.h"
 #include "base/str.h"
+#include "diffusion/memory.h"
 #include "diffusion/model/ip_adapter.h"
 
 #include <stdlib.h>
@@ -48,6 +49,17 @@ void image_prompt_unload(diffusion *d) {
     ip_adapter_close(d->ip_adapter);
     d->ip_adapter = NULL;
     d->ip_adapter_key = 0;
+}
+
+bool image_prompt_weight_bytes(const diffusion *d, const diffusion_params *p, size_t *out, err *e) {
+    const diffusion_ip_adapter *a = &p->ip_adapter;
+    uint64_t key = 0;
+    *out = 0;
+    if (str_empty(a->path)) return true;
+    if (!memory_add_file(a->clip_vision, out, e)) return err_wrap(e, "ip_adapter.clip_vision");
+    if (!request_file_key(a->path, &key, e)) return err_wrap(e, "ip_adapter.model");
+    if (d && d->ip_adapter && d->ip_adapter_key == key) return true;
+    return memory_add_file(a->path, out, e) || err_wrap(e, "ip_adapter.model");
 }
 
 bool image_prompt_load(diffusion *d, const diffusion_params *p, err *e) {

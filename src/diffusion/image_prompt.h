@@ -15,6 +15,10 @@ bool image_prompt_check(const diffusion_params *p, uint64_t *key, err *e);
 bool image_prompt_load(diffusion *d, const diffusion_params *p, err *e);
 void image_prompt_unload(diffusion *d);
 
+/* Bytes of the weights that it takes besides those that are loaded on d; NULL for d: of all. The image encoder's, which
+ * are there for the encoding alone, always count. */
+bool image_prompt_weight_bytes(const diffusion *d, const diffusion_params *p, size_t *out, err *e);
+
 /* Of one request. Zero is: there is none. */
 typedef struct image_prompt {
     const diffusion *d;

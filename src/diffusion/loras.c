@@ -26,10 +26,11 @@ bool loras_bytes(const diffusion *d, const request *r, size_t *out, err *e) {
     return true;
 }
 
-/* Both at once: the changed weights stay while the picture is computed. */
+/* Both at once: the changed weights stay while the picture is computed; not on the device where weights are streamed.
+ */
 static bool check_memory(const diffusion *d, const request *r, size_t need, err *e) {
     const size_t work = memory_for_request(d, r), have = memory_free(d);
-    if (!need || !have || need + work <= have) return true;
+    if (!need || !have || need + work <= have || backend_streams_weights(d->backend)) return true;
     return err_set(e, ERR_MEMORY,
                    "the LoRAs need %.1f GB for changed weights beside %.1f GB to compute, %s has %.1f GB", GB_OF(need),
                    GB_OF(work), backend_name(d->backend), GB_OF(have));

@@ -347,7 +347,7 @@ static bool check_memory(const request *r, err *e) {
     if (tile && tile < width) width = tile;
     if (tile && tile < height) height = tile;
     memory_state memory = routes_memory(r->a, WORKER_SD);
-    return memory_plan_generate(&memory, width, height, e);
+    return memory_plan_generate(&memory, width, height, routes_loaded_bytes(r->a, WORKER_SD), e);
 }
 
 /* A name that is not found may only not have been seen yet: the server has just started, or a LoRA has just come. */

@@ -72,18 +72,12 @@ static int64_t available_on(const memory_device *d, int64_t reclaim) {
     return free > d->total ? d->total : free;
 }
 
-bool memory_plan_load(const memory_state *s, int64_t weight_bytes, int64_t reclaim, err *e) {
-    const memory_device *d = memory_plan_device(s);
-    if (!d || is_cpu(d)) return true; /* mapped: the file cache gives way */
-    return fits(weight_bytes + DEVICE_RESERVE, available_on(d, reclaim), d, "the model", e);
-}
-
-bool memory_plan_generate(const memory_state *s, int width, int height, err *e) {
+bool memory_plan_generate(const memory_state *s, int width, int height, int64_t reclaim, err *e) {
     const memory_device *d = memory_plan_device(s);
     char what[48];
     if (!d) return true;
     snprintf(what, sizeof what, "a picture of %d x %d", width, height);
-    return fits(memory_plan_scratch(width, height), available_on(d, 0), d, what, e);
+    return fits(memory_plan_scratch(width, height), available_on(d, reclaim), d, what, e);
 }
 
 bool memory_plan_llm(const memory_state *s, int64_t weight_bytes, int64_t n_ctx, int64_t kv_bytes_per_position,

@@ -59,6 +59,9 @@ void routes_reply_refusal(app *a, http_req *req, const image_request_result *r);
 /* Free memory as the worker last told it. */
 memory_state routes_memory(app *a, worker_id id);
 
+/* Of the files of the model that it has loaded; 0: none. */
+int64_t routes_loaded_bytes(app *a, worker_id id);
+
 /* Loads an LLM from the index. `options` may be NULL: n_ctx, n_gpu_layers, slots over the configured ones.
  * fn as for workers_load(). */
 void routes_load_llm(app *a, const model_entry *m, const json_in *options, worker_load_fn *fn, void *ctx);

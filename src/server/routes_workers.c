@@ -57,7 +57,7 @@ memory_state routes_memory(app *a, worker_id id) {
     return m;
 }
 
-static int64_t size_of_loaded(app *a, worker_id id) {
+int64_t routes_loaded_bytes(app *a, worker_id id) {
     worker_view v = workers_view(a->workers, id);
     const model_entry *m = v.loaded && v.model_id ? models_find(a->models, v.model_id, NULL) : NULL;
     return m ? m->size : 0;
@@ -67,7 +67,7 @@ static bool is_diffusion_only(const model_entry *m) {
     return str_eq(m->type, "diffusion_model");
 }
 
-static bool write_image_body(app *a, const model_entry *m, const json_in *body, buf *out, int64_t *bytes, err *e) {
+static bool write_image_body(app *a, const model_entry *m, const json_in *body, buf *out, err *e) {
     bool moved = is_diffusion_only(m);
     if (moved && str_iends(m->path, ".gguf"))
         log_info("server", "Smart fallback: Moving GGUF from model_path to diffusion_model_path");
@@ -81,7 +81,6 @@ static bool write_image_body(app *a, const model_entry *m, const json_in *body, 
         const model_entry *d = models_find(a->models, diffusion, e);
         if (!d) return err_wrap(e, "diffusion_model");
         json_write_member(out, "diffusion_model", d->path);
-        *bytes += d->size;
     } else {
         json_write_member(out, "diffusion_model", moved ? m->path : NULL);
     }
@@ -92,7 +91,6 @@ static bool write_image_body(app *a, const model_entry *m, const json_in *body, 
         const model_entry *part = models_find(a->models, name, e);
         if (!part) return err_wrap(e, "%s", components[i]);
         json_write_member(out, components[i], part->path);
-        *bytes += part->size;
     }
     if (prediction) json_write_member(out, "prediction", prediction);
     buf_putc(out, '}');
@@ -119,11 +117,7 @@ void routes_load_image(app *a, const model_entry *m, const json_in *body, worker
     err e = {0};
     buf out;
     buf_init(&out, BODY_MAX);
-    int64_t bytes = m->size;
-    memory_state memory = routes_memory(a, WORKER_SD);
-    bool ok = is_image_model(m, &e) && write_image_body(a, m, body, &out, &bytes, &e) &&
-              memory_plan_load(&memory, bytes, size_of_loaded(a, WORKER_SD), &e);
-    if (ok)
+    if (is_image_model(m, &e) && write_image_body(a, m, body, &out, &e))
         workers_load(a->workers, WORKER_SD, m->id, buf_str(&out), fn, ctx);
     else
         fn(ctx, NULL, &e);
@@ -140,7 +134,7 @@ void routes_load_llm(app *a, const model_entry *m, const json_in *options, worke
         ok = json_get_int(options, "n_ctx", &n_ctx, 0, 1 << 22, &e) &&
              json_get_int(options, "n_gpu_layers", &layers, -1, 10000, &e) &&
              json_get_int(options, "slots", &slots, 1, 64, &e);
-    ok = ok && memory_plan_llm(&memory, m->size, n_ctx ? n_ctx : 4096, 0, size_of_loaded(a, WORKER_LLM), &e);
+    ok = ok && memory_plan_llm(&memory, m->size, n_ctx ? n_ctx : 4096, 0, routes_loaded_bytes(a, WORKER_LLM), &e);
     if (!ok) {
         fn(ctx, NULL, &e);
         return;

@@ -60,7 +60,7 @@ static bool run(char **argv, err *e) {
     backend *b = backend_open("cpu", 2, e);
     weights *w = weights_open(&(weights_files){.diffusion_model = argv[1]}, e);
     unet *u = b && w ? unet_open(w, b, e) : NULL;
-    ip_adapter *a = u && weights_commit(w, backend_handle(b), NULL, NULL, e) ? ip_adapter_open(argv[2], u, b, e) : NULL;
+    ip_adapter *a = u && weights_commit(w, "", backend_handle(b), NULL, NULL, e) ? ip_adapter_open(argv[2], u, b, e) : NULL;
     clip_vision *v = a ? clip_vision_open(argv[3], b, e) : NULL;
     tensor_file *f = v && str_to_f64(argv[5], &weight) ? tensor_file_open(argv[4], e) : NULL;
     const bool ok = f && ask(u, a, v, f, weight, argv[6], e);

@@ -73,7 +73,7 @@ static bool run_unet(int argc, char **argv, err *e) {
     backend *b = backend_open("cpu", 2, e);
     weights *w = weights_open(&(weights_files){.diffusion_model = argv[2]}, e);
     unet *u = b && w ? unet_open(w, b, e) : NULL;
-    tensor_file *f = u && weights_commit(w, backend_handle(b), NULL, NULL, e) ? tensor_file_open(argv[3], e) : NULL;
+    tensor_file *f = u && weights_commit(w, "", backend_handle(b), NULL, NULL, e) ? tensor_file_open(argv[3], e) : NULL;
     const bool ok = f && ask(b, u, f, argc, argv, e);
     tensor_file_close(f);
     unet_close(u);

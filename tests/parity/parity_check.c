@@ -205,7 +205,7 @@ static void merge_lora(test *t) {
 
 static void commit(test *t) {
     err e;
-    if (!weights_commit(t->w, backend_handle(t->b), NULL, NULL, &e)) die(t->name, &e);
+    if (!weights_commit(t->w, "", backend_handle(t->b), NULL, NULL, &e)) die(t->name, &e);
     merge_lora(t);
 }
 

@@ -146,7 +146,7 @@ static world open_world(void) {
     x.fc = weights_tensor(x.w, &e, WEIGHTS_MATRIX, FC ".weight", 5, 2);
     x.bias = weights_tensor(x.w, &e, WEIGHTS_VECTOR, FC ".bias", 2);
     x.b = backend_open("cpu", 1, &e);
-    assert_true(x.b && weights_commit(x.w, backend_handle(x.b), NULL, NULL, &e));
+    assert_true(x.b && weights_commit(x.w, "", backend_handle(x.b), NULL, NULL, &e));
     return x;
 }
 

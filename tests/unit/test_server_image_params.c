@@ -689,8 +689,7 @@ static void test_memory_on_the_cpu_is_not_refused_for_weights(void **state) {
     (void)state;
     memory_state s = state_of("{\"memory\":[{\"device\":\"CPU\",\"total\":8000000000,\"free\":500000000}]}");
     err e = {0};
-    assert_true(memory_plan_load(&s, 20 * GB, 0, &e)); /* mapped */
-    assert_true(memory_plan_generate(&s, 512, 512, &e));
+    assert_true(memory_plan_generate(&s, 512, 512, 0, &e));
     assert_true(memory_plan_llm(&s, 20 * GB, 4096, 0, 0, &e));
     assert_false(memory_plan_llm(&s, GB, 1000000, 0, 0, &e));
     assert_int_equal(e.code, ERR_MEMORY);
@@ -702,13 +701,11 @@ static void test_memory_on_a_device_counts(void **state) {
                               "{\"device\":\"CUDA0\",\"total\":8000000000,\"free\":3100000000}]}");
     err e = {0};
     assert_string_equal(memory_plan_device(&s)->name, "CUDA0");
-    assert_true(memory_plan_load(&s, 2 * GB, 0, &e));
-    assert_false(memory_plan_load(&s, 7 * GB, 0, &e));
-    assert_string_equal(e.msg, "the model needs about 7.2 GB, 3.1 GB free on CUDA0");
-    assert_true(memory_plan_load(&s, 7 * GB, 5 * GB, &e));    /* the present model gives way */
-    assert_false(memory_plan_load(&s, 9 * GB, 100 * GB, &e)); /* but a device is not larger than it is */
-    assert_true(memory_plan_generate(&s, 512, 512, &e));
-    assert_false(memory_plan_generate(&s, 4096, 4096, &e));
+    assert_true(memory_plan_generate(&s, 512, 512, 0, &e));
+    assert_false(memory_plan_generate(&s, 4096, 4096, 0, &e));
+    assert_string_equal(e.msg, "a picture of 4096 x 4096 needs about 6.4 GB, 3.1 GB free on CUDA0");
+    assert_true(memory_plan_generate(&s, 4096, 4096, 4 * GB, &e));    /* the model's weights give way */
+    assert_false(memory_plan_generate(&s, 6144, 6144, 100 * GB, &e)); /* but a device is not larger than it is */
     assert_true(memory_plan_scratch(1024, 1024) > memory_plan_scratch(512, 512));
 }
 
@@ -720,7 +717,7 @@ static void test_strange_memory_is_unknown_memory(void **state) {
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++) {
         memory_state s = state_of(texts[i]);
         assert_null(memory_plan_device(&s));
-        assert_true(memory_plan_load(&s, 1000 * GB, 0, NULL)); /* in doubt it is tried */
+        assert_true(memory_plan_llm(&s, 1000 * GB, 4096, 0, 0, NULL)); /* in doubt it is tried */
     }
 }
 

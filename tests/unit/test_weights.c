@@ -160,7 +160,7 @@ static void contents(void **state) {
 
     ggml_backend_t cpu = ggml_backend_cpu_init();
     int calls = 0;
-    assert_true(weights_commit(w, cpu, count_calls, &calls, &e));
+    assert_true(weights_commit(w, "", cpu, count_calls, &calls, &e));
     assert_true(calls > 0);
     for (int i = 0; i < 6; i++) assert_true(value_at(m, i) == (float)i + 0.5f);
     for (int i = 0; i < 3; i++) assert_true(value_at(v, i) == (float)-i);
@@ -177,7 +177,7 @@ static void contents(void **state) {
     assert_true(value_at(m, 5) == 5.5f && value_at(v, 2) == -2);
 
     struct ggml_tensor *later = weights_tensor(w, &e, WEIGHTS_VECTOR, VAE "decoder.conv_in.bias", 2);
-    assert_true(weights_commit(w, cpu, NULL, NULL, &e)); /* a second commit takes only what is new */
+    assert_true(weights_commit(w, "", cpu, NULL, NULL, &e)); /* a second commit takes only what is new */
     assert_true(value_at(later, 1) == 2);
     assert_true(weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "scaled.weight", 2, 2) == NULL);
     ggml_backend_free(cpu);
@@ -192,7 +192,7 @@ static void cancelled(void **state) {
     err e = {0};
     ggml_backend_t cpu = ggml_backend_cpu_init();
     assert_non_null(weights_tensor(w, &e, WEIGHTS_VECTOR, UNET "v.bias", 3));
-    assert_false(weights_commit(w, cpu, refuse, NULL, &e));
+    assert_false(weights_commit(w, "", cpu, refuse, NULL, &e));
     assert_int_equal(e.code, ERR_CANCELLED);
     ggml_backend_free(cpu);
     weights_close(w);
@@ -207,7 +207,7 @@ static void separate_files(void **state) {
     struct ggml_tensor *bias = weights_tensor(w, &e, WEIGHTS_VECTOR, VAE "decoder.conv_in.bias", 2);
     assert_false(weights_has(w, VAE "encoder.conv_in.bias")); /* the model's VAE is hidden as a whole */
     ggml_backend_t cpu = ggml_backend_cpu_init();
-    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    assert_true(weights_commit(w, "", cpu, NULL, NULL, &e));
     assert_true(value_at(bias, 0) == 7 && value_at(bias, 1) == 8);
     weights_close(w);
 
@@ -244,7 +244,7 @@ static void quantised(void **state) {
     assert_int_equal(q->type, GGML_TYPE_Q8_0);
     assert_int_equal(c->type, GGML_TYPE_F16);
     ggml_backend_t cpu = ggml_backend_cpu_init();
-    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    assert_true(weights_commit(w, "", cpu, NULL, NULL, &e));
     assert_int_equal(((const signed char *)q->data)[2 + 3], 3 - 16);
     for (int i = 0; i < 64; i++) assert_true(value_at(c, i) == 0.5f * (float)(i % 32 - 16 + i / 32));
     /* changed, it is a half precision tensor for as long */
@@ -276,11 +276,10 @@ static void changes_come_and_go(void **state) {
                                 weights_tensor(w, &e, WEIGHTS_VECTOR, names[1], 3),
                                 weights_tensor(w, &e, WEIGHTS_CONV, names[2], 3, 3, 2, 2),
                                 weights_tensor(w, &e, WEIGHTS_MATRIX, names[3], 2, 2)};
-    assert_null(weights_committed(w, names[0])); /* not yet */
     ggml_backend_t cpu = ggml_backend_cpu_init();
-    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
-    assert_string_equal(weights_committed(w, names[0]), names[0]);
-    assert_null(weights_committed(w, UNET "large.weight"));
+    assert_true(weights_commit(w, "", cpu, NULL, NULL, &e));
+    assert_string_equal(weights_asked(w, names[0]), names[0]);
+    assert_null(weights_asked(w, UNET "large.weight"));
     assert_true(weights_change_bytes(w, names[0]) >= 12); /* in the file: a copy */
     assert_int_equal(weights_change_bytes(w, names[1]), 0);
     for (int i = 0; i < 4; i++) {
@@ -336,7 +335,7 @@ static void long_tensors(void **state) {
     struct ggml_tensor *v = weights_tensor(w, &e, WEIGHTS_VECTOR, "v", VECTOR);
     struct ggml_tensor *m = weights_tensor(w, &e, WEIGHTS_MATRIX, "m", MATRIX, 1);
     ggml_backend_t cpu = ggml_backend_cpu_init();
-    assert_true(weights_commit(w, cpu, NULL, NULL, &e));
+    assert_true(weights_commit(w, "", cpu, NULL, NULL, &e));
     for (int i = 0; i < VECTOR; i++) assert_true(value_at(v, i) == (float)(i % 1000));
     assert_memory_equal(m->data, matrix, MATRIX * sizeof *matrix);
     ggml_backend_free(cpu);

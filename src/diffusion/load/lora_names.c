@@ -66,5 +66,5 @@ void lora_names_free(lora_names *n) {
 
 const char *lora_names_find(const lora_names *n, const char *key) {
     size_t i;
-    return name_index_get(&n->by_key, key, &i) ? weights_committed(n->w, weights_name(n->w, i)) : NULL;
+    return name_index_get(&n->by_key, key, &i) ? weights_asked(n->w, weights_name(n->w, i)) : NULL;
 }

@@ -211,6 +211,13 @@ uint64_t weights_bytes(const weights *w, const char *prefix) {
     return sum;
 }
 
+size_t weights_asked_bytes(const weights *w, const char *prefix) {
+    size_t sum = 0;
+    for (size_t i = 0; i < w->count; i++)
+        if (w->items[i].tensor && str_starts(w->items[i].name, prefix)) sum += ggml_nbytes(w->items[i].tensor);
+    return sum;
+}
+
 /* --- phase 1: shapes and types --- */
 
 typedef struct shape {
@@ -348,6 +355,7 @@ struct ggml_tensor *weights_tensor_nd(weights *w, err *e, weights_use use, const
 /* What one commit works on. */
 typedef struct commit {
     weights *w;
+    const char *prefix; /* of the names that it is about */
     ggml_backend_t backend;
     ggml_backend_buffer_type_t buft;
     item **todo; /* tensors that need memory of their own */
@@ -385,7 +393,7 @@ static bool sort_out(commit *c, err *e) {
     c->todo = mem_alloc(c->w->count, sizeof *c->todo);
     for (size_t i = 0; i < c->w->count; i++) {
         item *it = &c->w->items[i];
-        if (!it->tensor || it->tensor->data) continue;
+        if (!it->tensor || it->tensor->data || !str_starts(it->name, c->prefix)) continue;
         if (is_host && is_usable_in_place(it)) {
             if (!place_in_file(it, e)) return false;
             continue;
@@ -482,8 +490,10 @@ static bool run_commit(commit *c, err *e) {
     return copy_all(c, e);
 }
 
-bool weights_commit(weights *w, ggml_backend_t backend, weights_progress progress, void *ctx, err *e) {
+bool weights_commit(weights *w, const char *prefix, ggml_backend_t backend, weights_progress progress, void *ctx,
+                    err *e) {
     commit c = {.w = w,
+                .prefix = prefix,
                 .backend = backend,
                 .buft = ggml_backend_get_default_buffer_type(backend),
                 .progress = progress,
@@ -508,9 +518,9 @@ const tensor_info *weights_stored(const weights *w, size_t i, const tensor_file 
     return w->items[i].info;
 }
 
-const char *weights_committed(const weights *w, const char *name) {
+const char *weights_asked(const weights *w, const char *name) {
     const item *it = find_item(w, name);
-    return it && it->tensor && it->tensor->data ? it->name : NULL;
+    return it && it->tensor ? it->name : NULL;
 }
 
 void weights_read(const weights *w, const char *name, float *out) {
@@ -525,9 +535,13 @@ void weights_read(const weights *w, const char *name, float *out) {
     tensor_file_release(it->from->file, it->info->offset, it->info->nbytes);
 }
 
+static bool is_in_file(const item *it) {
+    return it->tensor->buffer ? it->tensor->buffer == it->from->mapped : is_usable_in_place(it);
+}
+
 /* The file must not be written to, and a quantised tensor would lose the change. */
 static bool must_move(const item *it) {
-    return it->tensor->buffer == it->from->mapped || ggml_is_quantized(it->tensor->type);
+    return is_in_file(it) || ggml_is_quantized(it->tensor->type);
 }
 
 /* The tensor as it is to be in memory of its own: not allocated. */
@@ -544,8 +558,8 @@ static struct ggml_tensor as_moved(const item *it) {
 }
 
 static ggml_backend_buffer_type_t type_to_move(const item *it) {
-    return it->tensor->buffer == it->from->mapped ? ggml_backend_cpu_buffer_type()
-                                                  : ggml_backend_buffer_get_type(it->tensor->buffer);
+    if (!it->tensor->buffer || is_in_file(it)) return ggml_backend_cpu_buffer_type();
+    return ggml_backend_buffer_get_type(it->tensor->buffer);
 }
 
 size_t weights_change_bytes(const weights *w, const char *name) {
@@ -553,6 +567,13 @@ size_t weights_change_bytes(const weights *w, const char *name) {
     if (it->home || !must_move(it)) return 0;
     const struct ggml_tensor t = as_moved(it);
     return ggml_backend_buft_get_alloc_size(type_to_move(it), &t);
+}
+
+size_t weights_changed_bytes(const weights *w) {
+    size_t sum = 0;
+    for (size_t i = 0; i < w->count; i++)
+        if (w->items[i].home) sum += ggml_backend_buffer_get_size(w->items[i].tensor->buffer);
+    return sum;
 }
 
 static bool move_out(item *it, err *e) {
@@ -623,7 +644,7 @@ void weights_evict(weights *w) {
         item *it = &w->items[i];
         if (it->home) move_home(it);
         it->is_changed = false;
-        if (!it->tensor || !it->tensor->data || it->tensor->buffer == it->from->mapped) continue;
+        if (!it->tensor) continue;
         it->tensor->buffer = NULL;
         it->tensor->data = NULL;
         it->tensor->extra = NULL;

@@ -57,6 +57,9 @@ int64_t weights_dim(const weights *w, const char *name, int dim);
 /* Stored bytes of all tensors whose name starts with prefix. */
 uint64_t weights_bytes(const weights *w, const char *prefix);
 
+/* Bytes of those that were asked for, as they are computed with: what a device has to hold. */
+size_t weights_asked_bytes(const weights *w, const char *prefix);
+
 /* Phase 1. A tensor without memory; owned by the weights. NULL with ERR_NOT_FOUND, or ERR_FORMAT when its shape is not
  * the expected one: "tensor 'a.b': expected [320,4,3,3], got [320,9,3,3]" (PyTorch's order). Sizes are given in ggml's
  * order, -1 for any:
@@ -74,13 +77,15 @@ struct ggml_tensor *weights_tensor_nd(weights *w, err *e, weights_use use, const
 /* Called now and then with the part done (0..1); false stops the commit with ERR_CANCELLED. */
 typedef bool (*weights_progress)(void *ctx, float done);
 
-/* Phase 2. Gives memory on `backend` and contents to every tensor asked for since the last commit (so components may go
- * to different backends). Buffers are marked as weights for ggml_backend_sched. `progress` may be NULL. After a failure
- * some tensors have no contents: close the weights. */
-bool weights_commit(weights *w, ggml_backend_t backend, weights_progress progress, void *ctx, err *e);
+/* Phase 2. Gives memory on `backend` and contents to every tensor asked for since the last commit whose name starts
+ * with `prefix` (so components may go to different backends); "" for all. Buffers are marked as weights for
+ * ggml_backend_sched. `progress` may be NULL. After a failure some tensors have no contents: close the weights, or
+ * evict them. */
+bool weights_commit(weights *w, const char *prefix, ggml_backend_t backend, weights_progress progress, void *ctx,
+                    err *e);
 
-/* Takes the memory that weights_commit() and weights_change() gave away again; the next commit brings the files'
- * contents back. */
+/* Takes the memory that weights_commit() and weights_change() gave away again; the next commit, to any backend, brings
+ * the files' contents back. */
 void weights_evict(weights *w);
 
 /* ---- contents other than the file's (lora.h) -----------------------------------------------------------------------
@@ -93,10 +98,11 @@ const char *weights_name(const weights *w, size_t i);
 /* Where tensor i of those lies as it is stored; borrowed. */
 const tensor_info *weights_stored(const weights *w, size_t i, const tensor_file **file);
 
-/* The weights' own copy of this name; NULL unless the tensor was asked for and committed. */
-const char *weights_committed(const weights *w, const char *name);
+/* The weights' own copy of this name; NULL unless the tensor was asked for. */
+const char *weights_asked(const weights *w, const char *name);
 
-/* For a committed tensor, by name. weights_read(): its numbers as the file has them, whatever it holds now;
+/* For a committed tensor, by name (weights_change_bytes() also before that, as it will be on the CPU). weights_read():
+ * its numbers as the file has them, whatever it holds now;
  * ggml_nelements() floats. weights_change() gives it other numbers, each rounded once to the tensor's type; a tensor
  * that lies in the file, or is quantised (it becomes f16), moves to memory of its own for that, of
  * weights_change_bytes(). ERR_MEMORY; ERR_FORMAT for a number that the type cannot hold: the contents are undefined
@@ -104,6 +110,7 @@ const char *weights_committed(const weights *w, const char *name);
  * changed. */
 void weights_read(const weights *w, const char *name, float *out);
 size_t weights_change_bytes(const weights *w, const char *name);
+size_t weights_changed_bytes(const weights *w); /* of all that have such memory now */
 bool weights_change(weights *w, const char *name, const float *values, err *e);
 void weights_restore(weights *w, const char *name);
 

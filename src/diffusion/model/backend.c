@@ -28,6 +28,7 @@ struct backend {
     size_t graph_memory_size;
     int threads;
     const cpu_kernels *kernels;
+    bool streams;     /* weights stay on the CPU */
     bool plain_ops;   /* no custom operations, even on the CPU */
     bool all_threads; /* also for small graphs */
     bool (*should_cancel)(void *ctx);
@@ -165,7 +166,16 @@ int backend_threads(const backend *b) {
     return b->threads;
 }
 ggml_backend_t backend_handle(const backend *b) {
-    return b->device;
+    return b->streams ? b->cpu : b->device;
+}
+ggml_backend_t backend_host(const backend *b) {
+    return b->cpu;
+}
+void backend_stream_weights(backend *b, bool on) {
+    b->streams = on;
+}
+bool backend_streams_weights(const backend *b) {
+    return b->streams;
 }
 
 void backend_memory(const backend *b, size_t *free_bytes, size_t *total_bytes) {
@@ -342,13 +352,62 @@ static void prefer_large_pages(struct ggml_cgraph *cg) {
     }
 }
 
+static bool is_streamed(const struct ggml_tensor *t) {
+    const ggml_backend_buffer_t home = t->view_src ? t->view_src->buffer : t->buffer;
+    return home && ggml_backend_buffer_get_usage(home) == GGML_BACKEND_BUFFER_USAGE_WEIGHTS &&
+           ggml_backend_buffer_is_host(home);
+}
+
+static bool streams_any(struct ggml_cgraph *cg) {
+    for (int i = 0; i < ggml_graph_n_nodes(cg); i++)
+        for (int k = 0; k < GGML_MAX_SRC; k++) {
+            const struct ggml_tensor *from = ggml_graph_node(cg, i)->src[k];
+            if (from && is_streamed(from)) return true;
+        }
+    return false;
+}
+
+/* Left alone, the scheduler computes an operation where its weights are. Told to do it on the device, it copies them
+ * there just before, into memory that the next ones take over. Rows are picked where the table is, for they are few;
+ * views are where what they view is. */
+static void keep_on_device(backend *b, struct ggml_cgraph *cg) {
+    if (b->device == b->cpu || !streams_any(cg)) return;
+    for (int i = 0; i < ggml_graph_n_nodes(cg); i++) {
+        struct ggml_tensor *t = ggml_graph_node(cg, i);
+        if (t->view_src || t->op == GGML_OP_NONE || t->op == GGML_OP_GET_ROWS) continue;
+        if (ggml_backend_supports_op(b->device, t)) ggml_backend_sched_set_tensor_backend(b->sched, t, b->device);
+    }
+}
+
+/* To measure a graph the scheduler puts copies for the device in the place of what operations read. They are its own,
+ * and gone with the next graph; what was there before comes back. */
+static bool measure(backend *b, struct ggml_cgraph *cg) {
+    typedef struct edges {
+        struct ggml_tensor *node, *src[GGML_MAX_SRC];
+    } edges;
+    const int n = ggml_graph_n_nodes(cg);
+    edges *all = mem_alloc((size_t)n, sizeof *all);
+    for (int i = 0; i < n; i++) {
+        all[i].node = ggml_graph_node(cg, i);
+        memcpy(all[i].src, all[i].node->src, sizeof all[i].src);
+    }
+    const bool ok = ggml_backend_sched_reserve(b->sched, cg);
+    for (int i = 0; i < n; i++) memcpy(all[i].node->src, all[i].src, sizeof all[i].src);
+    free(all);
+    return ok;
+}
+
 /* The allocator takes its last layout for any graph with as many tensors that are no larger, whatever their edges; so a
- * graph of another shape has its layout made anew. */
+ * graph of another shape has its layout made anew. That forgets what is computed where. */
 static bool lay_out(backend *b, struct ggml_cgraph *cg) {
     const uint64_t plan = shape_of(cg);
     ggml_backend_sched_reset(b->sched);
-    if (plan != b->plan && !ggml_backend_sched_reserve(b->sched, cg)) return false;
+    keep_on_device(b, cg);
     const bool is_new = plan != b->plan;
+    if (is_new) {
+        if (!measure(b, cg)) return false;
+        keep_on_device(b, cg);
+    }
     b->plan = plan;
     if (!ggml_backend_sched_alloc_graph(b->sched, cg)) return false;
     if (is_new) prefer_large_pages(cg);

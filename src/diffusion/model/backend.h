@@ -41,8 +41,14 @@ int backend_threads(const backend *b);
 /* Free and total bytes of the device the backend computes on; either may be NULL. */
 void backend_memory(const backend *b, size_t *free_bytes, size_t *total_bytes);
 
-/* For whoever places weights: the device's backend, which b owns. */
+/* For whoever places weights: the device's backend, or the CPU's, both owned by b. Weights on the CPU of a graph that
+ * the device computes are streamed: each goes to the device for as long as the operations that read it take. */
 ggml_backend_t backend_handle(const backend *b);
+ggml_backend_t backend_host(const backend *b);
+
+/* From now on networks that come and go have their weights on the CPU: backend_handle() is backend_host(). */
+void backend_stream_weights(backend *b, bool on);
+bool backend_streams_weights(const backend *b);
 
 /* Asked on the computing thread between the operations of a graph (CPU: many times a second; accelerators: before each
  * graph). When it returns true, the running and all further computations end with ERR_CANCELLED until it returns

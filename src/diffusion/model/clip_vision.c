@@ -86,7 +86,7 @@ static bool load(clip_vision *v, const char *path, err *e) {
         v->info.projected = (int)layers_dim(&top, "visual_projection.weight", 1);
         v->projection = layer_linear(&top, "visual_projection", dim, v->info.projected);
     }
-    return ok && weights_commit(v->w, backend_handle(v->b), NULL, NULL, e);
+    return ok && weights_commit(v->w, "", backend_handle(v->b), NULL, NULL, e);
 }
 
 clip_vision *clip_vision_open(const char *path, backend *b, err *e) {

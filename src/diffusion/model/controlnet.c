@@ -88,7 +88,7 @@ static bool load(controlnet *c, const char *path, const unet_encoder *model, int
     unet_encoder_load(&c->half, &half);
     load_hints(c, &top);
     load_zeros(c, &top);
-    return ok && check_fit(c, model, channels, e) && weights_commit(c->w, backend_handle(c->b), NULL, NULL, e);
+    return ok && check_fit(c, model, channels, e) && weights_commit(c->w, "", backend_handle(c->b), NULL, NULL, e);
 }
 
 controlnet *controlnet_open(const char *path, const unet_encoder *model, int channels, backend *b, err *e) {

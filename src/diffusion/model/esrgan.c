@@ -107,7 +107,7 @@ static bool load(esrgan *u, const char *path, err *e) {
         load_rrdb(u, &l);
     else
         load_compact(u, &l);
-    return ok && weights_commit(u->w, backend_handle(u->b), NULL, NULL, e);
+    return ok && weights_commit(u->w, "", backend_handle(u->b), NULL, NULL, e);
 }
 
 esrgan *esrgan_open(const char *path, backend *b, err *e) {

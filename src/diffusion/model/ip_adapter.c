@@ -124,7 +124,7 @@ static bool load(ip_adapter *a, const char *path, const unet *u, err *e) {
         load_resampler(a, &proj);
     else
         load_projection(a, &proj);
-    return ok && weights_commit(a->w, backend_handle(a->b), NULL, NULL, e);
+    return ok && weights_commit(a->w, "", backend_handle(a->b), NULL, NULL, e);
 }
 
 ip_adapter *ip_adapter_open(const char *path, const unet *u, backend *b, err *e) {

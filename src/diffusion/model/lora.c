@@ -50,7 +50,7 @@ static const char *bias_of(const weights *w, const char *weight) {
     char name[1024];
     const int stem = (int)(strlen(weight) - strlen("weight"));
     snprintf(name, sizeof name, "%.*sbias", stem, weight);
-    return weights_committed(w, name);
+    return weights_asked(w, name);
 }
 
 static bool changes_weight(const lora_module *m) {

@@ -19,10 +19,12 @@ tensor *nn_linear(graph *g, tensor *x, const layer *l) {
 
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
 
+/* Patches cost memory, and a kernel that is streamed comes to the device once for them and once for the product. */
 static tensor *conv_device(graph *g, tensor *x, tensor *kernel, int s, int p) {
+    const bool is_streamed = !backend_is_cpu(g->b) && kernel->buffer && ggml_backend_buffer_is_host(kernel->buffer);
     const int64_t ow = (x->ne[0] + 2 * p - kernel->ne[0]) / s + 1, oh = (x->ne[1] + 2 * p - kernel->ne[1]) / s + 1;
     const int64_t patch = kernel->ne[0] * kernel->ne[1] * kernel->ne[2] * (int64_t)ggml_type_size(kernel->type);
-    if (ow * oh * x->ne[3] * patch > patch_limit) {
+    if (is_streamed || ow * oh * x->ne[3] * patch > patch_limit) {
         tensor *direct = ggml_conv_2d_direct(g->ctx, kernel, x, s, s, p, p, 1, 1);
         if (graph_supports(g, direct)) return direct;
     }

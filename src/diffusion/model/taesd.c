@@ -134,7 +134,7 @@ static bool load(taesd *t, const char *path, err *e) {
                       (!t->encoder.count || count_kind(&t->encoder, false) == 3);
     if (!fits || (!t->decoder.count && !t->encoder.count))
         return err_set(e, ERR_UNSUPPORTED, "'%.60s' holds no TAESD", path_base(path));
-    return weights_commit(t->w, backend_handle(t->b), NULL, NULL, e);
+    return weights_commit(t->w, "", backend_handle(t->b), NULL, NULL, e);
 }
 
 taesd *taesd_open(const char *path, backend *b, err *e) {
