@@ -49,6 +49,9 @@ typedef struct cli {
     double control_weight, control_start, control_end;
     bool canny;
 
+    char *ip_adapter, *clip_vision, *ip_image;
+    double ip_weight, ip_start, ip_end;
+
     diffusion_params params;
     diffusion_control control;
     diffusion_lora loras[LORA_TAGS_MAX]; /* of the prompt's tags; paths and names are owned, here and below */
@@ -77,6 +80,8 @@ static void set_defaults(cli *c) {
                .canny_high = c->control.high,
                .control_weight = (double)c->control.weight,
                .control_end = (double)c->control.end,
+               .ip_weight = (double)c->params.ip_adapter.weight,
+               .ip_end = (double)c->params.ip_adapter.end,
                .steps = c->params.steps,
                .seed = 42,
                .batch = 1,
@@ -169,6 +174,12 @@ static bool parse(cli *c, int argc, char **argv, err *e) {
         {"control-start", 0, NULL, ARG_FLOAT, &c->control_start, "X", "part of the steps in which it counts, 0 to 1"},
         {"control-end", 0, NULL, ARG_FLOAT, &c->control_end, "X", ""},
         {"control-mode", 0, NULL, ARG_STRING, &c->control_mode, "HOW", "balanced, prompt, control"},
+        {"ip-adapter", 0, NULL, ARG_STRING, &c->ip_adapter, "FILE", "an IP-Adapter, for --ip-image"},
+        {"clip-vision", 0, NULL, ARG_STRING, &c->clip_vision, "FILE", "the image encoder that it was trained with"},
+        {"ip-image", 0, NULL, ARG_STRING, &c->ip_image, "FILE", "the picture that is a prompt"},
+        {"ip-weight", 0, NULL, ARG_FLOAT, &c->ip_weight, "X", "0 to 2"},
+        {"ip-start", 0, NULL, ARG_FLOAT, &c->ip_start, "X", "part of the steps in which it counts, 0 to 1"},
+        {"ip-end", 0, NULL, ARG_FLOAT, &c->ip_end, "X", ""},
         {"canny", 0, NULL, ARG_FLAG, &c->canny, NULL, "find the edges of --control-image first"},
         {"canny-low", 0, NULL, ARG_INT, &c->canny_low, "N", "gradient of what may be an edge"},
         {"canny-high", 0, NULL, ARG_INT, &c->canny_high, "N", "gradient of what is one"},
@@ -188,11 +199,11 @@ static bool parse(cli *c, int argc, char **argv, err *e) {
 
 static void free_strings(cli *c) {
     char *const all[] = {
-        c->model,        c->diffusion_model, c->vae,      c->clip_l,        c->backend,    c->prompt,
-        c->prediction,   c->sampler,         c->rng,      c->negative,      c->init,       c->checkpoint,
-        c->output,       c->lora_dir,        c->schedule, c->mask,          c->mask_fill,  c->hires_upscaler,
-        c->taesd,        c->emphasis,        c->refiner,  c->embedding_dir, c->controlnet, c->control_image,
-        c->control_mode, c->precision};
+        c->model,        c->diffusion_model, c->vae,        c->clip_l,        c->backend,    c->prompt,
+        c->prediction,   c->sampler,         c->rng,        c->negative,      c->init,       c->checkpoint,
+        c->output,       c->lora_dir,        c->schedule,   c->mask,          c->mask_fill,  c->hires_upscaler,
+        c->taesd,        c->emphasis,        c->refiner,    c->embedding_dir, c->controlnet, c->control_image,
+        c->control_mode, c->precision,       c->ip_adapter, c->clip_vision,   c->ip_image};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     for (size_t i = 0; i < c->params.lora_count; i++) {
         free((char *)(uintptr_t)c->loras[i].path);
@@ -277,6 +288,20 @@ static bool fill_control(cli *c, err *e) {
     u->mode = (diffusion_control_mode)mode;
     c->params.controls = u;
     c->params.control_count = 1;
+    return true;
+}
+
+static bool fill_image_prompt(cli *c, const image *picture, err *e) {
+    if (!c->ip_adapter != !c->ip_image || !c->ip_adapter != !c->clip_vision)
+        return err_set(e, ERR_INVALID, "--ip-adapter, --clip-vision and --ip-image: only together");
+    if (!c->ip_adapter) return true;
+    c->params.ip_adapter = (diffusion_ip_adapter){.path = c->ip_adapter,
+                                                  .name = path_base(c->ip_adapter),
+                                                  .clip_vision = c->clip_vision,
+                                                  .picture = picture,
+                                                  .weight = (float)c->ip_weight,
+                                                  .start = (float)c->ip_start,
+                                                  .end = (float)c->ip_end};
     return true;
 }
 
@@ -429,14 +454,15 @@ static bool run(cli *c, err *e) {
     if (image_format_by_name(c->output) == IMAGE_UNKNOWN) {
         return err_set(e, ERR_INVALID, "--output: the name must end in .png, .jpg or .webp");
     }
-    image init = {0}, mask = {0}, shown = {0};
+    image init = {0}, mask = {0}, shown = {0}, prompt = {0};
     diffusion *d = NULL;
     fill_params(c);
     c->control.picture = &shown;
-    bool ok = fill_canvas(c, e) && fill_control(c, e) && find_loras(c, e) && find_embeddings(c, e) &&
-              read_picture(c->init, IMAGE_ALPHA_ON_WHITE, &init, e) &&
+    bool ok = fill_canvas(c, e) && fill_control(c, e) && fill_image_prompt(c, &prompt, e) && find_loras(c, e) &&
+              find_embeddings(c, e) && read_picture(c->init, IMAGE_ALPHA_ON_WHITE, &init, e) &&
               read_picture(c->mask, IMAGE_ALPHA_KEEP, &mask, e) &&
-              read_picture(c->control_image, IMAGE_ALPHA_ON_WHITE, &shown, e) && (d = open_model(c, &events, e)) &&
+              read_picture(c->control_image, IMAGE_ALPHA_ON_WHITE, &shown, e) &&
+              read_picture(c->ip_image, IMAGE_ALPHA_ON_WHITE, &prompt, e) && (d = open_model(c, &events, e)) &&
               open_refiner(c, e);
     if (ok && c->init) c->params.init = &init;
     if (ok && c->mask) c->params.inpaint.mask = &mask;
@@ -447,6 +473,7 @@ static bool run(cli *c, err *e) {
     image_free(&init);
     image_free(&mask);
     image_free(&shown);
+    image_free(&prompt);
     return ok;
 }
 

@@ -23,6 +23,10 @@ add_test(NAME controlnet_picture_fresh COMMAND ${CMAKE_SOURCE_DIR}/tools/ref/run
          ${CMAKE_BINARY_DIR}/tests/models ${MYSTI_CLIP_VOCAB})
 set_tests_properties(controlnet_picture_fresh PROPERTIES FIXTURES_REQUIRED tiny_models SKIP_RETURN_CODE 77 TIMEOUT 600)
 
+add_test(NAME ip_adapter_picture_fresh COMMAND ${CMAKE_SOURCE_DIR}/tools/ref/run.sh ip_adapter_picture.py
+         $<TARGET_FILE:mysti_sd_worker> ${CMAKE_BINARY_DIR}/tests/models ${MYSTI_CLIP_VOCAB})
+set_tests_properties(ip_adapter_picture_fresh PROPERTIES FIXTURES_REQUIRED tiny_models SKIP_RETURN_CODE 77 TIMEOUT 600)
+
 add_test(NAME convert_fresh COMMAND ${CMAKE_SOURCE_DIR}/tools/ref/run.sh convert.py $<TARGET_FILE:mysti_sd_worker>
          ${CMAKE_BINARY_DIR}/tests/models)
 set_tests_properties(convert_fresh PROPERTIES FIXTURES_REQUIRED tiny_models SKIP_RETURN_CODE 77 TIMEOUT 600)

@@ -2,6 +2,7 @@
 #include "diffusion_test.h"
 
 #include "base/buf.h"
+#include "base/file.h"
 
 #include <unistd.h>
 
@@ -238,12 +239,47 @@ static void parameters_are_checked_by_name(void **state) {
     diffusion_close(d);
 }
 
+/* The adapter's file and the encoder's, loaded or not. */
+static void it_counts_as_memory(void **state) {
+    (void)state;
+    diffusion *d = open_tiny("tiny-sd1-f16.safetensors");
+    image card = test_card(100, 70);
+    diffusion_ip_adapter a = adapter_of("tiny-ip", &card);
+    diffusion_params p = quick_params(&a), none = quick_params(NULL);
+    diffusion_memory with, without, loaded;
+    buf adapter, encoder;
+    err e = {0};
+    buf_init(&adapter, 64 << 20);
+    buf_init(&encoder, 64 << 20);
+    assert_true(file_read(a.path, &adapter, &e) && file_read(a.clip_vision, &encoder, &e));
+    assert_true(diffusion_estimate(d, &p, &with, &e) && diffusion_estimate(d, &none, &without, &e));
+    const size_t files = adapter.len + encoder.len, headers = 64 << 10; /* names and places */
+    assert_in_range(with.weights - without.weights, files - headers, files);
+    image made = picture_of(d, &p);
+    assert_true(diffusion_estimate(d, &p, &loaded, &e));
+    assert_int_equal(loaded.weights, with.weights);
+    free((char *)(uintptr_t)p.ip_adapter.clip_vision);
+    p.ip_adapter.clip_vision = a.clip_vision = str_fmt("%s/missing.safetensors", folder);
+    assert_false(diffusion_estimate(d, &p, &with, &e));
+    assert_int_equal(e.code, ERR_NOT_FOUND);
+    image_free(&made);
+    image_free(&card);
+    buf_free(&adapter);
+    buf_free(&encoder);
+    adapter_free(&a);
+    diffusion_close(d);
+}
+
 int main(int argc, char **argv) {
     if (!find_models(argc, argv)) return SKIPPED;
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(each_kind_shows_the_picture), cmocka_unit_test(weight_and_part_of_the_run),
-        cmocka_unit_test(in_every_kind_of_work),       cmocka_unit_test(hires_and_resume),
-        cmocka_unit_test(bad_files_leave_the_model),   cmocka_unit_test(parameters_are_checked_by_name),
+        cmocka_unit_test(each_kind_shows_the_picture),
+        cmocka_unit_test(weight_and_part_of_the_run),
+        cmocka_unit_test(in_every_kind_of_work),
+        cmocka_unit_test(hires_and_resume),
+        cmocka_unit_test(it_counts_as_memory),
+        cmocka_unit_test(bad_files_leave_the_model),
+        cmocka_unit_test(parameters_are_checked_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
