@@ -93,7 +93,8 @@ struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tens
                   .bias_per_picture = bias && bias->ne[1] > 1};
     c.ow = (c.w + 2 * pad - c.kw) / stride + 1;
     c.oh = (c.h + 2 * pad - c.kh) / stride + 1;
-    *p = (conv_op){c, way_of(backend_kernels(g->b), &c)};
+    const bool thin = c.ic < 16 || c.oc < 16; /* the first and last of a network: little work that all else rests on */
+    *p = (conv_op){c, way_of(thin ? cpu_kernels_best(CPU_F32) : backend_kernels(g->b), &c)};
     graph_add_work(g, (double)c.n * (double)(c.oh * c.ow) * (double)(c.kh * c.kw) * (double)c.ic * (double)c.oc);
     struct ggml_tensor *args[4] = {x, kernel};
     int count = 2;
@@ -121,8 +122,18 @@ static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *para
 }
 
 /* The parameters are a table that lives as long as the program. */
+static void *as_params(const cpu_kernels *k) {
+    return (void *)(uintptr_t)k;
+}
 static void *kernels_as_params(const graph *g) {
-    return (void *)(uintptr_t)backend_kernels(g->b);
+    return as_params(backend_kernels(g->b));
+}
+
+/* Of a product with few rows. Reading the weights is what takes its time, so it can as well be exact; time embeddings,
+ * which every block uses, are such. */
+static const cpu_kernels *kernels_for_rows(const graph *g, int64_t rows) {
+    enum { FEW = 16 };
+    return rows < FEW ? cpu_kernels_best(CPU_F32) : backend_kernels(g->b);
 }
 
 struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
@@ -131,7 +142,7 @@ struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggm
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
     struct ggml_tensor *args[3] = {x, weight, bias};
     return operation(g, "linear", (int64_t[]){weight->ne[1], x->ne[1], x->ne[2], x->ne[3]}, args, bias ? 3 : 2,
-                     compute_linear, kernels_as_params(g));
+                     compute_linear, as_params(kernels_for_rows(g, ggml_nrows(x))));
 }
 
 /* --- Attention --------------------------------------------------------------------------------------------------- */
