@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -172,6 +173,48 @@ static inline image test_card(int width, int height) {
         }
     }
     return img;
+}
+
+/* Its weights come with its first use. */
+static inline diffusion *open_deferred(const char *name, size_t memory_limit) {
+    err e = {0};
+    const diffusion_options options = {.is_deferred = true, .memory_limit = memory_limit};
+    diffusion *d = open_with(&options, name, NULL, NULL, NULL, &e);
+    if (!d) fail_msg("%s", e.msg);
+    return d;
+}
+
+/* Stopped after so many steps in all, and taken up with models opened anew. refiner: NULL without one. */
+static inline void resumes(const char *model, const char *refiner, diffusion_params *p, int stop, int picture,
+                           int step) {
+    char *path = str_fmt("/tmp/mysti-resume-%d", (int)getpid());
+    diffusion *d = open_tiny(model), *f = refiner ? open_deferred(refiner, 0) : NULL;
+    witness whole = {0}, first = {.cancel_at_step = stop}, second = {0};
+    diffusion_result result;
+    err e = {0};
+    p->refiner.model = f;
+    must_generate(d, p, &whole);
+    p->checkpoint = path;
+    p->checkpoint_ms = 0;
+    assert_false(generate(d, p, &first, NULL, &e));
+    assert_int_equal(e.code, ERR_CANCELLED);
+    diffusion_close(f);
+    diffusion_close(d);
+    d = open_tiny(model);
+    p->refiner.model = f = refiner ? open_deferred(refiner, 0) : NULL;
+    if (!generate(d, p, &second, &result, &e)) fail_msg("%s", e.msg);
+    assert_int_equal(result.resumed_picture, picture);
+    assert_int_equal(result.resumed_step, step);
+    assert_true(same(&second.pictures[second.count - 1], &whole.pictures[whole.count - 1]));
+    assert_false(path_exists(path));
+    p->checkpoint = NULL;
+    p->refiner.model = NULL;
+    witness_free(&whole);
+    witness_free(&first);
+    witness_free(&second);
+    diffusion_close(f);
+    diffusion_close(d);
+    free(path);
 }
 
 #endif

@@ -4,8 +4,6 @@
 
 #include "diffusion/image/mask.h"
 
-#include <unistd.h>
-
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
 static image box_mask(int width, int height, int x, int y, int w, int h) {
@@ -118,33 +116,6 @@ static void nothing_to_draw_is_an_error(void **state) {
 
 /* ---- interruption ----------------------------------------------------------------------------------------------- */
 
-/* Stops after so many steps in all, and goes on with a model opened anew. */
-static void resumes(const char *model, diffusion_params *p, int stop, int picture, int step) {
-    char *path = str_fmt("/tmp/mysti-edit-%d", (int)getpid());
-    diffusion *d = open_tiny(model);
-    witness whole = {0}, first = {.cancel_at_step = stop}, second = {0};
-    diffusion_result result;
-    err e = {0};
-    must_generate(d, p, &whole);
-    p->checkpoint = path;
-    p->checkpoint_ms = 0;
-    assert_false(generate(d, p, &first, NULL, &e));
-    assert_int_equal(e.code, ERR_CANCELLED);
-    diffusion_close(d);
-    d = open_tiny(model);
-    if (!generate(d, p, &second, &result, &e)) fail_msg("%s", e.msg);
-    assert_int_equal(result.resumed_picture, picture);
-    assert_int_equal(result.resumed_step, step);
-    assert_true(same(&second.pictures[second.count - 1], &whole.pictures[whole.count - 1]));
-    assert_false(path_exists(path));
-    p->checkpoint = NULL;
-    witness_free(&whole);
-    witness_free(&first);
-    witness_free(&second);
-    diffusion_close(d);
-    free(path);
-}
-
 static void resumed_edits_are_bit_identical(void **state) {
     (void)state;
     image card = test_card(64, 64), mask = box_mask(64, 64, 16, 16, 32, 24);
@@ -155,11 +126,11 @@ static void resumed_edits_are_bit_identical(void **state) {
     p.batch = 2;
     p.rng = "cpu";
     p.strength = 1;
-    resumes("tiny-sd1-f16.safetensors", &p, 6, 1, 2);
-    resumes("tiny-sd1-inpaint.safetensors", &p, 3, 0, 3);
+    resumes("tiny-sd1-f16.safetensors", NULL, &p, 6, 1, 2);
+    resumes("tiny-sd1-inpaint.safetensors", NULL, &p, 3, 0, 3);
     p.sampler = "heun";
     p.inpaint.mask = NULL;
-    resumes("tiny-sd1-edit.safetensors", &p, 2, 0, 2);
+    resumes("tiny-sd1-edit.safetensors", NULL, &p, 2, 0, 2);
     image_free(&card);
     image_free(&mask);
 }
@@ -170,10 +141,10 @@ static void resumed_hires_is_bit_identical(void **state) {
     p.batch = 2;
     p.prompt = "a [red:blue:0.5] fox [in the snow:in the woods:1.5]"; /* the second one changes in the second pass */
     p.hires = (diffusion_hires){.scale = 1.5f, .steps = 3, .strength = 0.6f, .upscaler = "latent"};
-    resumes("tiny-sd1-f16.safetensors", &p, 2, 0, 2);
-    resumes("tiny-sd1-f16.safetensors", &p, 7 + 4 + 1, 1, 5);
+    resumes("tiny-sd1-f16.safetensors", NULL, &p, 2, 0, 2);
+    resumes("tiny-sd1-f16.safetensors", NULL, &p, 7 + 4 + 1, 1, 5);
     p.hires.upscaler = "Lanczos"; /* its second pass begins by telling how far it is: one more call than steps */
-    resumes("tiny-sd1-f16.safetensors", &p, 8 + 4 + 1 + 2, 1, 6);
+    resumes("tiny-sd1-f16.safetensors", NULL, &p, 8 + 4 + 1 + 2, 1, 6);
 }
 
 /* ---- hires fix -------------------------------------------------------------------------------------------------- */

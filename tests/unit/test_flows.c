@@ -5,17 +5,7 @@
 
 #include "diffusion/engine.h"
 
-#include <unistd.h>
-
 static const char base[] = "tiny-sdxl-f32.safetensors", refiner[] = "tiny-sdxl-refiner-f32.safetensors";
-
-static diffusion *open_deferred(const char *name, size_t memory_limit) {
-    err e = {0};
-    const diffusion_options options = {.is_deferred = true, .memory_limit = memory_limit};
-    diffusion *d = open_with(&options, name, NULL, NULL, NULL, &e);
-    if (!d) fail_msg("%s", e.msg);
-    return d;
-}
 
 /* ---- a refiner --------------------------------------------------------------------------------------------------- */
 
@@ -104,36 +94,6 @@ static void models_give_way(void **state) {
     free(path);
 }
 
-/* Stopped after so many steps in all, and taken up with models opened anew. */
-static void resumes(diffusion_params *p, int stop, int picture, int step) {
-    char *path = str_fmt("/tmp/mysti-flow-%d", (int)getpid());
-    diffusion *d = open_tiny(base), *f = open_deferred(refiner, 0);
-    witness whole = {0}, first = {.cancel_at_step = stop}, second = {0};
-    diffusion_result result;
-    err e = {0};
-    p->refiner.model = f;
-    must_generate(d, p, &whole);
-    p->checkpoint = path;
-    p->checkpoint_ms = 0;
-    assert_false(generate(d, p, &first, NULL, &e));
-    assert_int_equal(e.code, ERR_CANCELLED);
-    diffusion_close(f);
-    diffusion_close(d);
-    d = open_tiny(base);
-    p->refiner.model = f = open_deferred(refiner, 0);
-    if (!generate(d, p, &second, &result, &e)) fail_msg("%s", e.msg);
-    assert_int_equal(result.resumed_picture, picture);
-    assert_int_equal(result.resumed_step, step);
-    assert_true(same(&second.pictures[second.count - 1], &whole.pictures[whole.count - 1]));
-    p->checkpoint = NULL;
-    witness_free(&whole);
-    witness_free(&first);
-    witness_free(&second);
-    diffusion_close(f);
-    diffusion_close(d);
-    free(path);
-}
-
 static void resumed_refining_is_bit_identical(void **state) {
     (void)state;
     diffusion_params p = small_params();
@@ -141,9 +101,9 @@ static void resumed_refining_is_bit_identical(void **state) {
     p.sampler = "dpm++2m";
     p.prompt = "a [red:blue:0.6] fox";
     p.refiner.switch_at = 0.5f;
-    resumes(&p, 1, 0, 1); /* before the switch, at it, and behind it */
-    resumes(&p, 2, 0, 2);
-    resumes(&p, 4 + 3, 1, 3);
+    resumes(base, refiner, &p, 1, 0, 1); /* before the switch, at it, and behind it */
+    resumes(base, refiner, &p, 2, 0, 2);
+    resumes(base, refiner, &p, 4 + 3, 1, 3);
 }
 
 static void refiners_that_cannot_be(void **state) {
@@ -344,11 +304,11 @@ static void resumed_caching_is_bit_identical(void **state) {
     p.refiner.switch_at = 0.7f; /* the first five */
     p.sampling.cache_interval = 2;
     p.prompt = "a fox :0.7 AND snow";
-    resumes(&p, 3, 0, 2);
-    resumes(&p, 5, 0, 5); /* where models change, too */
-    resumes(&p, 7 + 4, 1, 4);
+    resumes(base, refiner, &p, 3, 0, 2);
+    resumes(base, refiner, &p, 5, 0, 5); /* where models change, too */
+    resumes(base, refiner, &p, 7 + 4, 1, 4);
     p.sampler = "heun";
-    resumes(&p, 3, 0, 2);
+    resumes(base, refiner, &p, 3, 0, 2);
 }
 
 int main(int argc, char **argv) {

@@ -4,7 +4,7 @@
 #include "base/str.h"
 #include "diffusion/image/resample.h"
 #include "diffusion/load/weights.h"
-#include "diffusion/model/layers.h"
+#include "diffusion/model/clip_layer.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -14,11 +14,6 @@ enum { COLOURS = 3, MAX_LAYERS = 128, SIDE_MAX = 1024, HEADS = 16, VIT_B = 768, 
 static const float colour_mean[] = {0.48145466f, 0.4578275f, 0.40821073f};
 static const float colour_deviation[] = {0.26862954f, 0.26130258f, 0.27577711f};
 
-typedef struct vision_layer {
-    layer norm1, q, k, v, out;
-    layer norm2, fc1, fc2;
-} vision_layer;
-
 struct clip_vision {
     backend *b;
     weights *w;
@@ -26,27 +21,13 @@ struct clip_vision {
     layer patches;     /* [patch, patch, 3, dim], no bias */
     tensor *positions; /* [dim, tokens] */
     layer norm_in, norm_out;
-    vision_layer *layers;
+    clip_layer *layers;
     layer projection; /* weight NULL when the file has none */
     int count, heads, patch;
     clip_vision_info info;
 };
 
 /* --- reading ------------------------------------------------------------------------------------------------------ */
-
-static vision_layer load_layer(const layers *l, int64_t dim) {
-    const int64_t hidden = layers_dim(l, "mlp.fc1.weight", 1);
-    return (vision_layer){
-        .norm1 = layer_norm(l, "layer_norm1", dim),
-        .q = layer_linear(l, "self_attn.q_proj", dim, dim),
-        .k = layer_linear(l, "self_attn.k_proj", dim, dim),
-        .v = layer_linear(l, "self_attn.v_proj", dim, dim),
-        .out = layer_linear(l, "self_attn.out_proj", dim, dim),
-        .norm2 = layer_norm(l, "layer_norm2", dim),
-        .fc1 = layer_linear(l, "mlp.fc1", dim, hidden),
-        .fc2 = layer_linear(l, "mlp.fc2", hidden, dim),
-    };
-}
 
 /* Tokens are one for the whole and a square of patches. */
 static bool read_sizes(clip_vision *v, const layers *l) {
@@ -80,7 +61,7 @@ static bool load(clip_vision *v, const char *path, err *e) {
     v->layers = mem_alloc((size_t)v->count, sizeof *v->layers);
     for (int i = 0; i < v->count && ok; i++) {
         const layers one = layers_below(&l, "encoder.layers.%d.", i);
-        v->layers[i] = load_layer(&one, dim);
+        v->layers[i] = clip_layer_load(&one, dim);
     }
     if (layers_has(&top, "visual_projection.weight")) {
         v->info.projected = (int)layers_dim(&top, "visual_projection.weight", 1);
@@ -150,16 +131,6 @@ float *clip_vision_planes(const clip_vision *v, const image *rgb) {
 
 /* --- forward ------------------------------------------------------------------------------------------------------ */
 
-/* x: [dim, tokens] */
-static tensor *forward_layer(graph *g, const clip_vision *v, const vision_layer *l, tensor *x) {
-    tensor *h = nn_layer_norm(g, x, &l->norm1);
-    h = nn_attention(g, nn_linear(g, h, &l->q), nn_linear(g, h, &l->k), nn_linear(g, h, &l->v), v->heads, false);
-    x = ggml_add(g->ctx, x, nn_linear(g, h, &l->out));
-    h = nn_linear(g, nn_layer_norm(g, x, &l->norm2), &l->fc1);
-    h = v->info.dim == VIT_L ? nn_gelu_quick(g, h) : nn_gelu(g, h);
-    return ggml_add(g->ctx, x, nn_linear(g, h, &l->fc2));
-}
-
 typedef struct encode_call {
     const clip_vision *v;
     const float *planes;
@@ -181,11 +152,12 @@ static bool build(graph *g, void *ctx, err *e) {
     const encode_call *call = ctx;
     const clip_vision *v = call->v;
     tensor *x = embed(g, v, call->planes);
+    const clip_layer_form form = {.heads = v->heads, .exact_gelu = v->info.dim != VIT_L};
     const int last = v->count - 1;
-    for (int i = 0; i < last; i++) x = forward_layer(g, v, &v->layers[i], x);
+    for (int i = 0; i < last; i++) x = clip_layer_forward(g, &v->layers[i], &form, x);
     if (call->hidden) graph_output(g, x, call->hidden);
     if (!call->projected) return true;
-    x = forward_layer(g, v, &v->layers[last], x);
+    x = clip_layer_forward(g, &v->layers[last], &form, x);
     x = nn_layer_norm(g, ggml_view_1d(g->ctx, x, v->info.dim, 0), &v->norm_out);
     graph_output(g, nn_linear(g, x, &v->projection), call->projected);
     return true;

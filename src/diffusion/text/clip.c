@@ -2,8 +2,7 @@
 #include "diffusion/text/clip.h"
 
 #include "base/str.h"
-#include "diffusion/model/layers.h"
-#include "diffusion/model/nn.h"
+#include "diffusion/model/clip_layer.h"
 #include "diffusion/text/tok_clip.h"
 
 #include <stdlib.h>
@@ -25,11 +24,6 @@ const clip_form clip_sdxl_g = {"conditioner.embedders.1.transformer.",
                                .padding = 0,
                                .first_skip = 2};
 
-typedef struct clip_layer {
-    layer norm1, q, k, v, out;
-    layer norm2, fc1, fc2;
-} clip_layer;
-
 struct clip {
     backend *b;
     const clip_form *form;
@@ -43,22 +37,6 @@ struct clip {
     int64_t dim, pooled_dim;
     int heads;
 };
-
-static clip_layer load_layer(const layers *l, int64_t dim) {
-    const int64_t hidden = layers_dim(l, "mlp.fc1.weight", 1);
-    if (layers_has_any(l, "self_attn.in_proj.")) /* whole ones are shown as three */
-        layers_fail(l, ERR_FORMAT, "'%sself_attn.in_proj' does not hold three projections", l->prefix);
-    return (clip_layer){
-        .norm1 = layer_norm(l, "layer_norm1", dim),
-        .q = layer_linear(l, "self_attn.q_proj", dim, dim),
-        .k = layer_linear(l, "self_attn.k_proj", dim, dim),
-        .v = layer_linear(l, "self_attn.v_proj", dim, dim),
-        .out = layer_linear(l, "self_attn.out_proj", dim, dim),
-        .norm2 = layer_norm(l, "layer_norm2", dim),
-        .fc1 = layer_linear(l, "mlp.fc1", dim, hidden),
-        .fc2 = layer_linear(l, "mlp.fc2", hidden, dim),
-    };
-}
 
 static int head_count(int64_t dim) {
     int heads = (int)(dim / HEAD);
@@ -95,7 +73,7 @@ static bool load(clip *c, weights *w, err *e) {
     c->layers = mem_alloc((size_t)c->count + 1, sizeof *c->layers);
     for (int i = 0; i < c->count && ok; i++) {
         const layers one = layers_below(&l, "encoder.layers.%d.", i);
-        c->layers[i] = load_layer(&one, c->dim);
+        c->layers[i] = clip_layer_load(&one, c->dim);
     }
     c->final_norm = layer_norm(&l, "final_layer_norm", c->dim);
     if (c->form->pools) load_projection(c, &top);
@@ -131,17 +109,6 @@ int clip_pooled_dim(const clip *c) {
 
 /* --- Forward ----------------------------------------------------------------------------------------------------- */
 
-/* x: [dim, 77, chunks] */
-static tensor *forward_layer(graph *g, const clip *c, const clip_layer *l, tensor *x) {
-    tensor *h = nn_layer_norm(g, x, &l->norm1);
-    h = nn_attention(g, nn_linear(g, h, &l->q), nn_linear(g, h, &l->k), nn_linear(g, h, &l->v), c->heads, true);
-    x = ggml_add(g->ctx, x, nn_linear(g, h, &l->out));
-    h = nn_layer_norm(g, x, &l->norm2);
-    h = nn_linear(g, h, &l->fc1);
-    h = c->form->exact_gelu ? nn_gelu(g, h) : nn_gelu_quick(g, h);
-    return ggml_add(g->ctx, x, nn_linear(g, h, &l->fc2));
-}
-
 typedef struct encode_call {
     clip *c;
     const int32_t *tokens; /* [chunks * 77] */
@@ -170,6 +137,7 @@ static bool build(graph *g, void *ctx, err *e) {
     (void)e;
     const encode_call *call = ctx;
     const clip *c = call->c;
+    const clip_layer_form form = {.heads = c->heads, .is_causal = true, .exact_gelu = c->form->exact_gelu};
     tensor *ids = graph_input_i32(g, call->tokens, (int64_t)call->chunks * PROMPT_CHUNK);
     tensor *x = ggml_get_rows(g->ctx, c->tokens, ids);
     if (call->fixed) {
@@ -181,10 +149,10 @@ static bool build(graph *g, void *ctx, err *e) {
     tensor *positions = c->positions;
     if (positions->type != GGML_TYPE_F32) positions = ggml_cast(g->ctx, positions, GGML_TYPE_F32);
     x = ggml_add(g->ctx, x, positions);
-    for (int i = 0; i < call->depth; i++) x = forward_layer(g, c, &c->layers[i], x);
+    for (int i = 0; i < call->depth; i++) x = clip_layer_forward(g, &c->layers[i], &form, x);
     graph_output(g, c->form->is_plain ? x : nn_layer_norm(g, x, &c->final_norm), call->out);
     if (!call->pooled) return true;
-    for (int i = call->depth; i < c->count; i++) x = forward_layer(g, c, &c->layers[i], x);
+    for (int i = call->depth; i < c->count; i++) x = clip_layer_forward(g, &c->layers[i], &form, x);
     graph_output(g, pool(g, call, x), call->pooled);
     return true;
 }
