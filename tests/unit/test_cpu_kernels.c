@@ -189,7 +189,7 @@ static void winograd_of(const cpu_kernels *k) {
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], &k->conv_winograd, "winograd");
     for (int i = 0; i < 8; i++) {
-        const conv_case any = {1 + below(3), 1 + below(40), 1 + below(40), 1 + below(30), 1 + below(60), 3, 1, 1,
+        const conv_case any = {1 + below(3), 1 + below(40), 1 + below(40), 1 + below(14), 1 + below(30), 3, 1, 1,
                                true,         below(2) == 1, below(2) == 1};
         check_conv(k, &any, &k->conv_winograd, "winograd");
         check_conv(k, &any, &k->conv, "conv");
@@ -211,7 +211,7 @@ static void direct_of(const cpu_kernels *k) {
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], &k->conv_direct, "direct");
     for (int i = 0; i < 8; i++) {
         const int pad = below(3);
-        const conv_case any = {1 + below(3), 1 + below(90), 1 + below(90), 1 + below(30), 1 + below(60), 2 * pad + 1, 1,
+        const conv_case any = {1 + below(3), 1 + below(90), 1 + below(90), 1 + below(12), 1 + below(30), 2 * pad + 1, 1,
                                pad,          true,          below(2) == 1, below(2) == 1};
         check_conv(k, &any, &k->conv_direct, "direct");
     }
