@@ -61,9 +61,10 @@ typedef struct part {
     const cpu_conv *c;
     layout l;
     int64_t block, blocks, oc, count; /* of pixels; of output channels */
-    float *weights;                   /* [GROUP][ROW] cells */
+    int64_t most;                     /* channels in any group */
+    float *weights;                   /* [most][ROW] cells */
     float *taps;                      /* weights as floats, as many as a row of cells holds, and a vector */
-    float *sums;                      /* [CHUNK][GROUP][COLUMNS] */
+    float *sums;                      /* [blocks][most][COLUMNS] */
     int32_t places[DEPTH];            /* from the first pixel to what its cell of weights is multiplied with */
 } part;
 
@@ -97,7 +98,7 @@ static void place_sums(const part *p, int64_t number) {
         const int64_t in_block = at % COLUMNS, x = at % p->l.pitch, row = at / p->l.pitch;
         const int64_t picture = row / (c->h + c->pad), y = row % (c->h + c->pad);
         int64_t count = COLUMNS - in_block < p->l.pitch - x ? COLUMNS - in_block : p->l.pitch - x;
-        const float *from = p->sums + ((at / COLUMNS - p->block) * GROUP + number) * COLUMNS + in_block;
+        const float *from = p->sums + ((at / COLUMNS - p->block) * p->most + number) * COLUMNS + in_block;
         at += count;
         if (picture >= c->n || y >= c->h || x >= c->w) continue;
         if (count > c->w - x) count = c->w - x;
@@ -118,7 +119,7 @@ static void conv_part(const part *p, const float *room) {
                                          .b = room + plane * p->l.plane + (p->block + b) * COLUMNS,
                                          .places = p->places,
                                          .depth = planes * p->l.taps,
-                                         .c = p->sums + b * GROUP * COLUMNS,
+                                         .c = p->sums + b * p->most * COLUMNS,
                                          .c_row = COLUMNS,
                                          .add = plane > 0},
                                  p->count);
@@ -142,10 +143,12 @@ void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, float *room, int thread, int t
         chunks = (p.l.blocks + chunk - 1) / chunk;
         if (groups * chunks >= 4 * threads || (group <= 2 * ROWS && chunk == 1)) break;
     }
-    cpu_room memory = cpu_room_open(GROUP * ROW + DEPTH * PAIR + LANES + CHUNK * GROUP * COLUMNS);
+    p.most = c->oc < group ? c->oc : group;
+    const int64_t sums = (p.l.blocks < chunk ? p.l.blocks : chunk) * p.most * COLUMNS;
+    cpu_room memory = cpu_room_open(p.most * ROW + sums + DEPTH * PAIR + LANES);
     p.weights = memory.floats;
-    p.sums = p.weights + GROUP * ROW;
-    p.taps = p.sums + CHUNK * GROUP * COLUMNS;
+    p.sums = p.weights + p.most * ROW;
+    p.taps = p.sums + sums;
     find_places(&p);
     int64_t first;
     const int64_t count = cpu_share(groups * chunks, thread, threads, &first);

@@ -85,12 +85,13 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
     const int64_t full = (blocks + GROUP - 1) / GROUP, groups = full > least ? full : least;
     int64_t shares = 1;
     while (groups * shares % threads && shares < threads && p->t / (2 * shares) >= 64) shares *= 2;
-    cpu_room room = cpu_room_open(GROUP * PANEL + LANES * ROW);
+    const int64_t cells = cells_of(p->in), depth = cells < DEPTH ? cells : DEPTH;
+    cpu_room room = cpu_room_open(LANES * ROW + (blocks < GROUP ? blocks : GROUP) * PANEL - (DEPTH - depth) * COLUMNS);
     row_reader rows = row_reader_open(&p->weight, 1, p->in);
     int64_t first;
     const int64_t count = cpu_share(groups * shares, thread, threads, &first);
     for (int64_t i = first; i < first + count; i++) {
-        part s = {.p = p, .panels = room.floats, .lines = room.floats + GROUP * PANEL};
+        part s = {.p = p, .lines = room.floats, .panels = room.floats + LANES * ROW};
         s.blocks = cpu_share(blocks, (int)(i % groups), (int)groups, &s.out);
         s.out *= COLUMNS;
         s.count = cpu_share(p->t, (int)(i / groups), (int)shares, &s.t);
