@@ -10,7 +10,7 @@ import { Studio, isAlive, readChat, sleep, sse, tinyModels, until } from './stud
 
 const MODEL = 'tiny-sd1-f16.safetensors', LLM = 'tiny-llm-f16.gguf'
 const quick = { prompt: 'a red cube', width: 64, height: 64, steps: 2, seed: 1 }
-const slow = { prompt: 'a red cube on a table', width: 128, height: 128, steps: 40, seed: 42 }
+const slow = { prompt: 'a red cube on a table', width: 128, height: 128, steps: 80, seed: 42 }
 const endless = { ...slow, steps: 200 }
 const talk = { messages: [{ role: 'user', content: 'tell me a story' }], max_tokens: 600, ignore_eos: true, stream: true }
 
