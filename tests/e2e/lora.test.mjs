@@ -55,7 +55,7 @@ test('on, off, on again: the same bytes each time, and the model is loaded once'
 })
 
 test('the list does what tags do, under each name', async () => {
-  const tag = await draw({ prompt: 'a fox <lora:tiny-lora:0.25:0.5>' })
+  const plain = await draw({ prompt: 'a fox ' }), tag = await draw({ prompt: 'a fox <lora:tiny-lora:0.25:0.5>' })
   for (const name of ['tiny-lora', 'loras/tiny-lora', 'tiny-lora.safetensors', 'Tiny Style']) {
     const list = await draw({ prompt: 'a fox ', loras: [{ name, weight: 0.5, te_weight: 0.25 }] })
     assert.deepEqual(pixels(list), pixels(tag), name)
@@ -63,7 +63,8 @@ test('the list does what tags do, under each name', async () => {
     assert.deepEqual(list.parameters.loras, [{ name, weight: 0.5, te_weight: 0.25 }])
   }
   const both = await draw({ prompt: 'a fox <lyco:tiny-lora:0.125:0.25>', loras: [{ name: 'tiny-lora', strength: 0.25, te_weight: 0.125 }] })
-  assert.ok(difference(both, tag) < 1) // half and half
+  // Half and half is the whole, but for what two sums round in bfloat16, in a network of random weights.
+  assert.ok(difference(both, tag) < difference(plain, tag) / 10, `${difference(both, tag)} of ${difference(plain, tag)}`)
   const again = await draw({ ...(await s.get('/v1/history/images?limit=1')).data[0].params })
   assert.deepEqual(again.png, both.png)
 })
