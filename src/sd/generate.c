@@ -3,16 +3,14 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/path.h"
 #include "base/str.h"
 #include "diffusion/image/mask.h"
-#include "diffusion/image/metadata.h"
 #include "sd/output.h"
 #include "sd/service.h"
 
 #include <stdlib.h>
 
-enum { JSON_LINE_MAX = 1 << 20, PREVIEW_QUALITY = 80, INIT_FILE_MAX = 64 << 20 };
+enum { JSON_LINE_MAX = 1 << 20, PREVIEW_QUALITY = 80, INIT_FILE_MAX = 64 << 20, TEXT_MAX_BYTES = 256 << 10 };
 
 typedef struct run {
     sd_service *sd;
@@ -63,23 +61,11 @@ static void tell_picture(run *r, int index, const output_file *f, const char *pa
 /* A resumed batch: pictures that were saved before the crash are told again; the server may have missed them. */
 static void tell_earlier(run *r, int upto) {
     for (int i = r->told_pictures; i < upto; i++) {
-        output_file f = {0};
-        output_names(&r->target, i, &f);
-        char *path = path_join(r->target.dir, f.name), *thumb = path_join(r->target.dir, f.thumb);
-        if (!path_exists(thumb)) f.thumb[0] = 0;
-        image_format format;
-        buf file, text;
-        buf_init(&file, INIT_FILE_MAX);
-        buf_init(&text, 128 * 1024);
-        if (file_read(path, &file, NULL) && image_probe(file.data, file.len, &f.width, &f.height, &format, NULL)) {
-            f.bytes = file.len;
-            metadata_read(&text, file.data, file.len, NULL);
-            tell_picture(r, i, &f, buf_str(&text));
-        }
+        output_file f;
+        buf text;
+        buf_init(&text, TEXT_MAX_BYTES);
+        if (output_find(&r->target, i, &f, &text)) tell_picture(r, i, &f, buf_str(&text));
         buf_free(&text);
-        buf_free(&file);
-        free(thumb);
-        free(path);
     }
 }
 
@@ -99,7 +85,7 @@ static bool on_picture(void *ctx, int index, uint64_t seed, const image *picture
     buf text;
     tell_phase(r, "saving");
     worker_progress(r->sd->worker, "saving", 0, 0);
-    buf_init(&text, 256 * 1024);
+    buf_init(&text, TEXT_MAX_BYTES);
     output_parameters(&origin, &text);
     bool ok = output_write(&r->target, r->first + index, picture, buf_str(&text), &f, e);
     if (ok) tell_picture(r, r->first + index, &f, buf_str(&text));
@@ -226,13 +212,13 @@ static bool open_refiner(run *r, err *e) {
     return r->params.refiner.model || err_wrap(e, "refiner");
 }
 
-/* Whether an earlier attempt has finished it: a job's files have names of their own, and are whole or absent. */
+/* Whether an earlier attempt has finished it: a job's files have names of their own. */
 static bool is_made(const run *r, int index) {
-    output_file f = {0};
-    output_names(&r->target, index, &f);
-    char *path = path_join(r->target.dir, f.name);
-    const bool made = path_exists(path);
-    free(path);
+    output_file f;
+    buf text;
+    buf_init(&text, TEXT_MAX_BYTES);
+    const bool made = output_find(&r->target, index, &f, &text);
+    buf_free(&text);
     return made;
 }
 
@@ -264,9 +250,20 @@ static bool generate_each(run *r, diffusion *d, const diffusion_events *events, 
     return true;
 }
 
+/* The server missed the end of an earlier attempt, or could not write it down: there is nothing left to do. */
+static bool are_all_made(const run *r) {
+    int made = 0;
+    while (made < r->target.count && is_made(r, made)) made++;
+    return made == r->target.count;
+}
+
 static bool generate(run *r, diffusion_result *result, err *e) {
     diffusion *d = r->sd->model.engine;
     if (!d) return err_set(e, ERR_CONFLICT, "no image model is loaded");
+    if (are_all_made(r)) {
+        tell_earlier(r, r->target.count);
+        return true;
+    }
     pictures own = {0};
     diffusion_events events = {
         .ctx = r, .progress = on_progress, .preview = on_preview, .picture = on_picture, .should_cancel = on_poll};

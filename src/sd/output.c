@@ -61,17 +61,51 @@ bool output_write_picture(const output_target *t, int index, const image *pictur
            err_wrap(e, "save the picture");
 }
 
-bool output_write(const output_target *t, int index, const image *picture, const char *parameters, output_file *out,
-                  err *e) {
+/* Where it fails, writing there fails. */
+static void make_folders(const output_target *t) {
     char *thumbs = path_join(t->dir, ".thumbs");
-    err why = {0};
-    path_make_dirs(thumbs, NULL); /* where it fails, writing there fails */
+    path_make_dirs(thumbs, NULL);
     free(thumbs);
-    if (!output_write_picture(t, index, picture, parameters, out, e)) return false;
-    if (write_thumb(t->dir, out->thumb, picture, &why)) return true;
+}
+
+static void add_thumb(const output_target *t, const image *picture, output_file *out) {
+    err why = {0};
+    if (write_thumb(t->dir, out->thumb, picture, &why)) return;
     log_warn("sd", "'%s' has no thumbnail: %s", out->name, why.msg);
     out->thumb[0] = 0;
+}
+
+bool output_write(const output_target *t, int index, const image *picture, const char *parameters, output_file *out,
+                  err *e) {
+    make_folders(t);
+    if (!output_write_picture(t, index, picture, parameters, out, e)) return false;
+    add_thumb(t, picture, out);
     return true;
+}
+
+bool output_find(const output_target *t, int index, output_file *out, buf *parameters) {
+    output_names(t, index, out);
+    char *path = path_join(t->dir, out->name), *thumb = path_join(t->dir, out->thumb);
+    image picture = {0};
+    buf file;
+    buf_init(&file, FILE_MAX_BYTES);
+    bool found =
+        file_read(path, &file, NULL) && image_decode(&picture, file.data, file.len, IMAGE_ALPHA_KEEP, NULL, NULL);
+    if (found) {
+        out->width = picture.width;
+        out->height = picture.height;
+        out->bytes = file.len;
+        metadata_read(parameters, file.data, file.len, NULL);
+        if (!path_exists(thumb)) {
+            make_folders(t);
+            add_thumb(t, &picture, out);
+        }
+    }
+    image_free(&picture);
+    buf_free(&file);
+    free(thumb);
+    free(path);
+    return found;
 }
 
 /* The prompt, with a tag for each LoRA that was asked for beside it: a tag is how A1111's text says it. */

@@ -80,20 +80,24 @@ static void tell_picture(run *r, const output_file *f) {
     send_line(r);
 }
 
-static bool save(run *r, const image *picture, err *e) {
-    const upscale_request *q = r->request;
-    const output_target target = {
-        .dir = q->output_dir, .stem = q->file_stem, .count = 1, .format = q->format, .quality = q->quality};
+static bool save(run *r, const output_target *target, const image *picture, err *e) {
     output_file f;
     tell_phase(r, "saving");
-    if (!output_write(&target, 0, picture, buf_str(&r->text), &f, e)) return false;
+    if (!output_write(target, 0, picture, buf_str(&r->text), &f, e)) return false;
     tell_picture(r, &f);
     return true;
 }
 
 static bool upscale(run *r, err *e) {
     const upscale_request *q = r->request;
+    const output_target target = {
+        .dir = q->output_dir, .stem = q->file_stem, .count = 1, .format = q->format, .quality = q->quality};
     image in = {0}, out = {0};
+    output_file made;
+    if (output_find(&target, 0, &made, &r->text)) { /* the server missed the end of an earlier attempt */
+        tell_picture(r, &made);
+        return true;
+    }
     tell_phase(r, "loading");
     diffusion_upscaler *net = sd_kept_get(&r->sd->upscaler, &sd_kept_upscaler, q->upscaler, &r->sd->model.options, e);
     const diffusion_events events = {.ctx = r, .progress = on_progress, .should_cancel = on_poll};
@@ -102,7 +106,7 @@ static bool upscale(run *r, err *e) {
     bool ok = net && read_picture(r, &in, e) && diffusion_upscale(net, &p, &events, &out, e);
     if (ok) {
         add_text(r, q->factor > 0 ? q->factor : (float)diffusion_upscaler_scale(net));
-        ok = save(r, &out, e);
+        ok = save(r, &target, &out, e);
     }
     image_free(&in);
     image_free(&out);

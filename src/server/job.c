@@ -100,7 +100,7 @@ bool job_all_recorded(const job *j) {
 
 /* Steps that are left of this picture, and whole pictures behind it. */
 int64_t job_eta_ms(const job *j) {
-    if (j->status != JOB_RUNNING || j->step_ms <= 0) return -1;
+    if (j->status != JOB_RUNNING || j->made || j->step_ms <= 0) return -1;
     int steps_left = job_steps(j) - j->step, pictures_left = j->params.n - j->image - 1;
     if (str_eq(j->phase, "decoding") || str_eq(j->phase, "saving")) steps_left = 0;
     if (steps_left < 0) steps_left = 0;
@@ -154,9 +154,9 @@ void job_write(const job *j, int position, buf *out) {
         json_quote(out, j->phase);
     else
         buf_puts(out, "null");
-    bool done = j->status == JOB_DONE;
-    buf_printf(out, ",\"step\":%d,\"steps\":%d,\"image\":%d,\"images\":%d", done ? job_steps(j) : j->step, job_steps(j),
-               done ? j->params.n : j->image, j->params.n);
+    bool made = j->made || j->status == JOB_DONE;
+    buf_printf(out, ",\"step\":%d,\"steps\":%d,\"image\":%d,\"images\":%d", made ? job_steps(j) : j->step, job_steps(j),
+               made ? j->params.n : j->image, j->params.n);
     write_ms(out, "step_ms", (int64_t)llround(j->step_ms), j->step_ms > 0);
     write_ms(out, "eta_ms", job_eta_ms(j), job_eta_ms(j) >= 0);
     buf_printf(out, ",\"attempts\":%d,\"params\":", j->attempts);

@@ -18,6 +18,9 @@ const char *job_status_name(job_status s);
 bool job_status_from_name(const char *name, job_status *out);
 bool job_is_over(job_status s);
 
+/* The phase of a job whose pictures are made, until they and its end are in the database (a full disk refuses them). */
+#define JOB_PHASE_RECORDING "recording"
+
 /* A finished picture of the job. */
 typedef struct job_result {
     int64_t id; /* in the history; 0 while it is being recorded */
@@ -35,7 +38,7 @@ typedef struct job {
     int64_t created_ms, started_ms, finished_ms; /* wall time; 0: not yet */
     int attempts;                                /* times it was started */
     int deaths;                                  /* workers that died while it ran */
-    err error;                                   /* code 0: none */
+    err error;                                   /* code 0: none; or why a picture of it will never be listed */
 
     /* Only while it is in the queue. */
     char phase[16];
@@ -44,8 +47,10 @@ typedef struct job {
     double step_ms;         /* smoothed; 0: unknown */
     double decode_ms;       /* of the last picture; 0: unknown */
     int64_t phase_since_ms; /* monotonic */
-    bool saved;             /* over, and its row says so */
-    bool save_failed;       /* the last time: the log has it */
+    bool made;              /* all pictures are: it is done once they and its end are in the database */
+    bool saving;            /* its end is on its way into the database */
+    bool delayed;           /* a picture or its end could not be written yet: an alert told so */
+    bool save_failed;       /* an earlier state, the last time: the log has it */
     job_result *results;
     size_t result_count;
 } job;

@@ -1,7 +1,8 @@
 /* jobs.c - see jobs.h.
  *
- * A job is in exactly one of three places: `waiting` (queued or interrupted, in order), `running`, or `leaving` (over,
- * but its last state or a picture is not in the database yet). What is in none of them lives in the database only. */
+ * A job is in exactly one of three places: `waiting` (queued or interrupted, in order), `running`, or `leaving` (the
+ * worker has nothing to do for it any more, but its end or a picture is not in the database yet). What is in none of
+ * them lives in the database only. */
 #include "server/jobs.h"
 #include "base/clock.h"
 #include "base/file.h"
@@ -39,7 +40,6 @@ typedef struct picture {
     history_picture p;
     char *file, *thumb, *parameters; /* behind p's pointers */
     image_params params;
-    bool alerted;         /* that it could not be recorded */
     struct picture *next; /* in jobs.unrecorded */
 } picture;
 
@@ -145,6 +145,12 @@ static void publish(jobs *q, const job *j, unsigned flags) {
     buf_free(&json);
 }
 
+static void set_phase(job *j, const char *phase) {
+    if (str_eq(j->phase, phase)) return;
+    str_copy(j->phase, sizeof j->phase, phase);
+    j->phase_since_ms = clock_mono_ms();
+}
+
 /* ---- saving ----------------------------------------------------------------------------------------------------- */
 
 typedef struct save {
@@ -170,48 +176,42 @@ static void do_save(db_conn *c, void *arg) {
     if (s->uploads) uploads_collect(s->q->uploads, c);
 }
 
-static void arm_retry(jobs *q);
-
-/* Nothing is left to be written: from now on the job lives in the database only. */
-static void let_go(jobs *q, job *j) {
-    if (!j->saved || !job_all_recorded(j)) return;
-    list_remove(&q->leaving, list_index(&q->leaving, j->id));
-    job_free(j);
-}
-
-/* Another than the last state that could not be saved is only an older one: the row still makes the job run again after
- * a restart. */
-static void saved(void *arg) {
-    save *s = arg;
-    jobs *q = s->q;
-    job *j = find(q, s->state.id);
-    if (s->why.code && !(j && j->save_failed))
-        log_error("jobs", "j-%lld is not saved: %s", (long long)s->state.id, s->why.msg);
-    if (j) j->save_failed = s->why.code != 0;
-    if (job_is_over(s->state.status)) {
-        if (s->why.code) {
-            arm_retry(q);
-        } else if (j) {
-            j->saved = true;
-            let_go(q, j);
-        }
-    }
-    free(s->checkpoint);
-    free(s);
-}
-
 static char *checkpoint_path(const jobs *q, const job *j) {
     return str_fmt("%s/%s.ckpt", q->checkpoint_dir, j->name);
 }
 
-static void submit_save(jobs *q, const job *j) {
+static void saved(void *arg);
+
+static void submit_save(jobs *q, const job *state) {
     save *s = mem_alloc(1, sizeof *s);
-    bool over = job_is_over(j->status);
+    bool over = job_is_over(state->status);
+    const image_params *p = &state->params;
     *s = (save){.q = q,
-                .state = *j,
-                .checkpoint = over ? checkpoint_path(q, j) : NULL,
-                .uploads = over && (j->params.init_image || j->params.controls.count || j->params.ip_adapter.image)};
+                .state = *state,
+                .checkpoint = over ? checkpoint_path(q, state) : NULL,
+                .uploads = over && (p->init_image || p->controls.count || p->ip_adapter.image)};
     db_submit(q->db, do_save, saved, s);
+}
+
+/* What the database refuses now it may take later: there may be room on the disk by then. */
+static bool may_pass(const err *why) {
+    return why->code == ERR_IO || why->code == ERR_BUSY || why->code == ERR_MEMORY;
+}
+
+static void on_retry(uv_timer_t *t);
+
+/* A picture or the end of the job is kept in memory until the database takes it. */
+static void delay(jobs *q, job *j, const err *why) {
+    if (q->closing) return; /* the row still makes the job run again, which finds its pictures made */
+    if (!uv_is_active((uv_handle_t *)q->retry)) uv_timer_start(q->retry, on_retry, RETRY_MS, 0);
+    if (j->delayed) return;
+    j->delayed = true;
+    if (j->made) publish(q, j, 0);
+    char message[400];
+    snprintf(message, sizeof message,
+             "What job %s has finished is kept, and enters the history as soon as it can be written (%s).", j->name,
+             why->msg);
+    events_alert(q->events, "error", "history_delayed", NULL, j->name, message);
 }
 
 /* ---- the end of a job ------------------------------------------------------------------------------------------- */
@@ -230,7 +230,77 @@ static void call_waiters(jobs *q, const job *j) {
     }
 }
 
-/* Clients learn of the end once the pictures are recorded; on a full disk they are not kept waiting for that. */
+static void tell_end(jobs *q, const job *j) {
+    publish(q, j, EVENT_LAST);
+    call_waiters(q, j);
+}
+
+static void log_end(const job *j) {
+    log_info("jobs", "%s %s%s%s", j->name, job_status_name(j->status), j->error.code ? ": " : "", j->error.msg);
+}
+
+/* Saves the end of a job that has left the worker, behind all its pictures: a server that is killed before runs the job
+ * again, and so loses none of them. */
+static void save_end(jobs *q, job *j) {
+    if (j->saving || !job_all_recorded(j)) return;
+    j->saving = true;
+    job end = *j;
+    if (j->made) {
+        end.status = j->error.code ? JOB_FAILED : JOB_DONE;
+        end.finished_ms = clock_wall_ms();
+    }
+    submit_save(q, &end);
+}
+
+/* From now on the job lives in the database only; also when that is damaged and takes nothing any more. */
+static void end_saved(jobs *q, job *j, const save *s) {
+    j->saving = false;
+    if (may_pass(&s->why)) {
+        delay(q, j, &s->why);
+        return;
+    }
+    if (s->why.code) log_error("jobs", "the end of %s is not saved: %s", j->name, s->why.msg);
+    if (j->made) {
+        j->made = false;
+        j->status = s->state.status;
+        j->finished_ms = s->state.finished_ms;
+        log_end(j);
+        tell_end(q, j);
+    }
+    list_remove(&q->leaving, list_index(&q->leaving, j->id));
+    job_free(j);
+}
+
+static void saved(void *arg) {
+    save *s = arg;
+    job *j = find(s->q, s->state.id);
+    if (job_is_over(s->state.status)) {
+        end_saved(s->q, j, s); /* it does not leave before */
+    } else {
+        /* only an older state: the row still makes the job run again after a restart */
+        if (s->why.code && !(j && j->save_failed))
+            log_error("jobs", "j-%lld is not saved: %s", (long long)s->state.id, s->why.msg);
+        if (j) j->save_failed = s->why.code != 0;
+    }
+    free(s->checkpoint);
+    free(s);
+}
+
+static void take_leave(jobs *q, job *j) {
+    if (j->started_ms) q->last_job_ms = (double)(clock_wall_ms() - j->started_ms);
+    list_insert(&q->leaving, q->leaving.count, j);
+}
+
+/* The worker has made all pictures and is free. Nobody hears of a job that is done before its pictures can be listed
+ * and a restart of the server knows of it too: until then it runs on, on a full disk for as long as that is full. */
+static void complete(jobs *q, job *j) {
+    j->made = true;
+    set_phase(j, JOB_PHASE_RECORDING);
+    if (j->delayed) publish(q, j, 0); /* else it takes no longer than a write */
+    take_leave(q, j);
+    save_end(q, j);
+}
+
 typedef struct farewell {
     jobs *q;
     int64_t id;
@@ -244,25 +314,22 @@ static void nothing_to_do(db_conn *c, void *arg) {
 static void say_farewell(void *arg) {
     farewell *f = arg;
     const job *j = find(f->q, f->id);
-    if (j) {
-        publish(f->q, j, EVENT_LAST);
-        call_waiters(f->q, j);
-    }
+    if (j) tell_end(f->q, j);
     free(f);
 }
 
+/* Failed or cancelled: clients learn of it once the pictures that are on their way are recorded or refused. */
 static void end_job(jobs *q, job *j, job_status status, const err *why) {
     j->status = status;
     j->finished_ms = clock_wall_ms();
-    if (why) j->error = *why;
-    if (j->started_ms) q->last_job_ms = (double)(j->finished_ms - j->started_ms);
-    list_insert(&q->leaving, q->leaving.count, j);
-    log_info("jobs", "%s %s%s%s", j->name, job_status_name(status), why ? ": " : "", why ? why->msg : "");
-    /* Behind the pictures that are being recorded, before the save that may free the job. */
+    j->error = *why;
+    log_end(j);
+    take_leave(q, j);
+    /* before the save that may free the job */
     farewell *f = mem_alloc(1, sizeof *f);
     *f = (farewell){q, j->id};
     db_submit(q->db, nothing_to_do, say_farewell, f);
-    submit_save(q, j);
+    save_end(q, j);
 }
 
 /* ---- pictures --------------------------------------------------------------------------------------------------- */
@@ -275,44 +342,33 @@ static void picture_free(picture *p) {
     free(p);
 }
 
-static void publish_picture(picture *p, int64_t id, bool fresh, const char *json, size_t len) {
-    jobs *q = p->q;
-    char name[24];
-    snprintf(name, sizeof name, "j-%lld", (long long)p->p.job);
-    job *j = find(q, p->p.job);
-    if (j) job_add_result(j, id, p->p.seed, p->p.file, json);
-    if (fresh) events_publish(q->events, "image", name, json, len, 0);
-    if (j) let_go(q, j);
-}
-
-static void alert_unrecorded(jobs *q, picture *p, const err *why) {
-    char message[400], name[24];
-    snprintf(message, sizeof message, "The picture '%s' is not in the history: %s%s", p->p.file, why->msg,
-             why->code == ERR_FORMAT ? "" : ". It is tried again by itself.");
-    snprintf(name, sizeof name, "j-%lld", (long long)p->p.job);
-    events_alert(q->events, "error", "history_failed", NULL, name, message);
-    p->alerted = true;
+/* It will never be listed: a strange name, a damaged database. Its job does not end well. */
+static void refuse_picture(jobs *q, job *j, const picture *p, const err *why) {
+    char message[400];
+    snprintf(message, sizeof message, "The picture '%s' is not in the history: %s", p->p.file, why->msg);
+    events_alert(q->events, "error", "history_failed", NULL, j->name, message);
+    if (!j->error.code) j->error = *why;
+    job_drop_result(j, p->p.file);
 }
 
 static void on_recorded(void *ctx, const err *why, int64_t id, bool fresh, const char *json, size_t len) {
     picture *p = ctx;
     jobs *q = p->q;
-    if (!why) {
-        publish_picture(p, id, fresh, json, len);
-        picture_free(p);
+    job *j = find(q, p->p.job); /* NULL: the same picture of another attempt was faster */
+    if (j && why && may_pass(why) && !q->closing) {
+        p->next = q->unrecorded;
+        q->unrecorded = p;
+        delay(q, j, why);
         return;
     }
-    if (!p->alerted) alert_unrecorded(q, p, why);
-    if (why->code == ERR_FORMAT || q->closing) { /* a name that will never be accepted */
-        job *j = find(q, p->p.job);
-        if (j) job_drop_result(j, p->p.file);
-        if (j) let_go(q, j);
-        picture_free(p);
-        return;
+    if (j && !why) {
+        job_add_result(j, id, p->p.seed, p->p.file, json);
+        if (fresh) events_publish(q->events, "image", j->name, json, len, 0);
+    } else if (j && !may_pass(why)) {
+        refuse_picture(q, j, p, why);
     }
-    p->next = q->unrecorded;
-    q->unrecorded = p;
-    arm_retry(q);
+    if (j && (j->made || job_is_over(j->status))) save_end(q, j);
+    picture_free(p);
 }
 
 static void on_retry(uv_timer_t *t) {
@@ -324,12 +380,7 @@ static void on_retry(uv_timer_t *t) {
         history_record(q->history, &p->p, on_recorded, p);
         p = next;
     }
-    for (size_t i = 0; i < q->leaving.count; i++)
-        if (!q->leaving.at[i]->saved) submit_save(q, q->leaving.at[i]);
-}
-
-static void arm_retry(jobs *q) {
-    if (!q->closing && !uv_is_active((uv_handle_t *)q->retry)) uv_timer_start(q->retry, on_retry, RETRY_MS, 0);
+    for (size_t i = 0; i < q->leaving.count; i++) save_end(q, q->leaving.at[i]);
 }
 
 /* ---- running ---------------------------------------------------------------------------------------------------- */
@@ -413,6 +464,7 @@ static void start(jobs *q, job *j) {
     err why = {0};
     buf_init(&body, JOB_JSON_MAX);
     j->attempts++;
+    j->error = (err){0};
     if (!j->started_ms) j->started_ms = clock_wall_ms();
     if (!write_request(q, j, &body, &why)) {
         end_job(q, j, JOB_FAILED, &why);
@@ -475,7 +527,7 @@ static void on_interruption(jobs *q, job *j, const err *why) {
 
 static void finish_by_word(jobs *q, job *j) {
     if (!q->outcome.code)
-        end_job(q, j, JOB_DONE, NULL);
+        complete(q, j);
     else if (q->outcome.code == ERR_CANCELLED) /* not by us: the worker is being stopped */
         on_interruption(q, j, &q->outcome);
     else
@@ -499,12 +551,6 @@ void jobs_runner_end(jobs *q, const err *why) {
 }
 
 /* ---- the worker's stream ---------------------------------------------------------------------------------------- */
-
-static void set_phase(job *j, const char *phase) {
-    if (str_eq(j->phase, phase)) return;
-    str_copy(j->phase, sizeof j->phase, phase);
-    j->phase_since_ms = clock_mono_ms();
-}
 
 void jobs_runner_phase(jobs *q, const char *phase) {
     job *j = q->running;
@@ -699,6 +745,7 @@ bool jobs_cancel(jobs *q, int64_t id, err *e) {
     if (!j) return err_set(e, ERR_NOT_FOUND, "there is no job j-%lld in the queue", (long long)id);
     if (job_is_over(j->status))
         return err_set(e, ERR_CONFLICT, "job %s is over: %s", j->name, job_status_name(j->status));
+    if (j->made) return err_set(e, ERR_CONFLICT, "there is nothing left to stop: the pictures of %s are made", j->name);
     if (j == q->running) {
         q->running = NULL;
         q->runner.cancel(q->runner.ctx);

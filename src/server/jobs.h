@@ -2,7 +2,11 @@
  *
  * The queue lives in memory and is mirrored to SQLite; a job is on the disk before its client hears of it. A server
  * that starts finds what was queued and what ran. When the worker dies, its job goes back to the front; a job that saw
- * two workers die is poison and fails with the cause. What the database could not take (disk full) is tried again.
+ * two workers die is poison and fails with the cause.
+ *
+ * A job is done for everybody once its pictures and its end are in the database, not before: whoever sees it done finds
+ * the pictures, also after a restart. What the database cannot take (disk full) is tried again; meanwhile the worker is
+ * free for the next job, and this one runs on in the phase "recording".
  *
  * The worker is behind `job_runner`, so that the queue needs no process to be tested. All on the loop thread. */
 #ifndef MYSTI_SERVER_JOBS_H
@@ -79,13 +83,14 @@ typedef void (*jobs_submitted)(void *ctx, const err *why, const job *j);
 /* `p` is copied; seed drawn, model resolved, init_image a name of uploads_take(). */
 void jobs_submit(jobs *q, const image_params *p, jobs_submitted done, void *ctx);
 
-/* Called once with the job when it is over (its pictures have been offered to the history). */
+/* Called once with the job when it is over: done, its pictures are in the history. */
 typedef struct job_waiter job_waiter;
 typedef void (*job_over)(void *ctx, const job *j);
 job_waiter *jobs_wait(jobs *q, int64_t id, job_over over, void *ctx); /* NULL: not in the queue */
 void jobs_unwait(jobs *q, job_waiter *w);                             /* not after `over` was called */
 
-/* ERR_NOT_FOUND when it is not in the queue (perhaps over: see jobs_get). The job may be freed afterwards. */
+/* ERR_NOT_FOUND when it is not in the queue (perhaps over: see jobs_get); ERR_CONFLICT when it is over or all its
+ * pictures are made. The job may be freed afterwards. */
 bool jobs_cancel(jobs *q, int64_t id, err *e);
 
 db *jobs_db(const jobs *q);

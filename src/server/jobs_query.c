@@ -48,8 +48,9 @@ static void write_found(const query *r, const job *row, buf *out) {
         job_write(row, 0, out);
 }
 
-/* A job that is over, but whose pictures are still on their way into the history, would be shown without them. Asking
- * once more brings the answer behind them; when the disk refuses them, they are not waited for. */
+/* A job that failed or was cancelled, but whose finished pictures are still on their way into the history, would be
+ * shown without them. Asking once more brings the answer behind them; when the disk refuses them, they are not waited
+ * for. */
 static bool ask_again(query *r, db_work work, db_done done) {
     bool early = false;
     for (int i = 0; i < r->count && !r->again; i++) {

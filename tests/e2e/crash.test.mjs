@@ -2,7 +2,7 @@
 import { after, before, test } from 'node:test'
 import assert from 'node:assert/strict'
 import { execFileSync } from 'node:child_process'
-import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync, unlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, existsSync, readFileSync, readdirSync, rmSync, statSync, unlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { SmallDisk } from './small_disk.mjs'
@@ -445,6 +445,55 @@ test('no room for pictures, and then none for the database: clear errors, and bo
     assert.ok((await r.json()).error.message)
     limit(a.process.pid, 'unlimited')
     assert.equal((await a.jobEnd((await submit(a, quick)).id)).status, 'done')
+  } finally { await a.cleanup() }
+})
+
+test('no room in the database for a picture that is made: its job is done for nobody before it is listed, a killed server enters it', async (t) => {
+  const limit = (pid, bytes) => execFileSync('prlimit', ['--pid', String(pid), `--fsize=${bytes}:unlimited`])
+  try { execFileSync('prlimit', ['--version']) } catch { t.skip('there is no prlimit here'); return }
+  let a = await Studio.start()
+  try {
+    await a.loadImageModel()
+    const batch = { ...quick, steps: 60, n: 2 }
+    const reference = await pictures(a, await a.jobEnd((await submit(a, batch)).id))
+    /** The first picture of a batch is entered, the second one made while the server may write nothing. */
+    const withoutRoom = async () => {
+      const job = await submit(a, batch)
+      const recorded = async () => { const j = await a.get(`/v1/jobs/${job.id}`); return j.results.length === 1 && j.status === 'running' }
+      await until('the first picture is entered', recorded, 60000)
+      limit(a.process.pid, 1000)
+      return until('all is made', async () => { const j = await a.get(`/v1/jobs/${job.id}`); return j.phase === 'recording' && j }, 60000)
+    }
+    const all = a.events('/v1/events')
+    await until('hello', () => all.list.length)
+    const waits = await withoutRoom()
+    assert.deepEqual([waits.status, waits.results.length, waits.step, waits.finished_ms], ['running', 1, 60, null])
+    const own = a.events(`/v1/jobs/${waits.id}/events`)
+    const delayed = () => all.list.filter((e) => e.event === 'alert').map((e) => JSON.parse(e.data)).find((e) => e.code === 'history_delayed')
+    assert.match((await until('an alert', delayed)).message, new RegExp(`What job ${waits.id} has finished is kept`))
+    const stop = await a.request('POST', `/v1/jobs/${waits.id}/cancel`)
+    assert.deepEqual([stop.status, (await stop.json()).error.code], [409, 'conflict'])
+    limit(a.process.pid, 'unlimited')
+    await own.done // it ends with the job
+    assert.equal(JSON.parse(own.list.at(-1).data).status, 'done')
+    const end = await a.get(`/v1/jobs/${waits.id}`)
+    assert.deepEqual([end.status, end.attempts], ['done', 1])
+    assert.deepEqual((await pictures(a, end)).map((b, i) => b.equals(reference[i])), [true, true])
+    await all.close()
+
+    const waiting = await withoutRoom()
+    const made = readdirSync(join(a.dir, 'outputs')).filter((f) => f.endsWith(`-${waiting.id.slice(2)}-1.png`))
+    const before = statSync(join(a.dir, 'outputs', made[0])).mtimeMs
+    a.process.kill('SIGKILL')
+    await a.exited
+    a = await Studio.start({ dir: a.dir, port: a.port })
+    const after = await a.jobEnd(waiting.id)
+    assert.deepEqual([after.status, after.results.length], ['done', 2])
+    assert.deepEqual((await pictures(a, after)).map((b, i) => b.equals(reference[i])), [true, true])
+    assert.equal(statSync(join(a.dir, 'outputs', made[0])).mtimeMs, before, 'what is made is not made again')
+    const h = await a.get('/v1/history/images?limit=100')
+    assert.deepEqual([h.total, new Set(h.data.map((e) => e.file)).size], [6, 6])
+    assert.deepEqual(readdirSync(join(a.dir, 'data/checkpoints')), [])
   } finally { await a.cleanup() }
 })
 

@@ -297,6 +297,42 @@ static void loras_are_in_the_text(void **state) {
     remove_temp(path);
 }
 
+/* What an attempt before a crash has left: whole, without a thumbnail, damaged, not there. */
+static void finished_pictures_are_found_again(void **state) {
+    (void)state;
+    char *dir = str_fmt("/tmp/mysti-sd-found-%d", (int)getpid());
+    const output_target t = {.dir = dir, .stem = "p", .count = 2, .format = IMAGE_PNG};
+    image picture;
+    assert_true(image_alloc(&picture, 600, 80, 3));
+    output_file wrote, f;
+    err e = {0};
+    if (!output_write(&t, 1, &picture, "a fox\nSteps: 3", &wrote, &e)) fail_msg("%s", e.msg);
+    char *path = path_join(dir, wrote.name), *thumb = path_join(dir, wrote.thumb), *thumbs = path_join(dir, ".thumbs");
+    buf text;
+    buf_init(&text, 4096);
+    assert_false(output_find(&t, 0, &f, &text));
+    for (int i = 0; i < 2; i++) {
+        assert_true(output_find(&t, 1, &f, &text));
+        assert_string_equal(f.name, wrote.name);
+        assert_string_equal(f.thumb, wrote.thumb);
+        assert_true(f.width == 600 && f.height == 80 && f.bytes == wrote.bytes);
+        assert_string_equal(buf_str(&text), "a fox\nSteps: 3");
+        buf_clear(&text);
+        assert_int_equal(unlink(thumb), 0); /* the second time it was made anew */
+    }
+    assert_int_equal(truncate(path, (off_t)wrote.bytes / 2), 0);
+    assert_false(output_find(&t, 1, &f, &text));
+    buf_free(&text);
+    image_free(&picture);
+    unlink(path);
+    rmdir(thumbs);
+    assert_int_equal(rmdir(dir), 0);
+    free(thumbs);
+    free(thumb);
+    free(path);
+    free(dir);
+}
+
 /* Written, and read back from the file's own bytes in each format. */
 static void pictures_carry_their_parameters(void **state) {
     (void)state;
@@ -432,6 +468,7 @@ int main(void) {
         cmocka_unit_test(names_of_files),
         cmocka_unit_test(loras_are_in_the_text),
         cmocka_unit_test(pictures_carry_their_parameters),
+        cmocka_unit_test(finished_pictures_are_found_again),
     };
     const struct CMUnitTest with_models[] = {
         cmocka_unit_test(a_failed_load_keeps_the_model),

@@ -419,7 +419,7 @@ static void test_strange_lines_harm_nobody(void **state) {
     line(&w, text);
     free(text);
     finish(&w);
-    assert_status(&w, a, "done", NULL);
+    assert_status(&w, a, "failed", "the worker named a strange file");
     assert_int_equal(results_of(&w, a), 0);
     assert_null(jobs_find(w.q, a));
     world_free(&w);
@@ -535,19 +535,52 @@ static void limit_disk(db_conn *c, void *arg) {
     assert_int_equal(sqlite3_exec(db_handle(c), text, NULL, NULL, NULL), SQLITE_OK);
 }
 
+/* To the last page, or with room again. */
+static void fill_disk(world *w, bool full) {
+    db_run(w->f.db, limit_disk, &full);
+}
+
+static void set_query_only(db_conn *c, void *arg) {
+    const bool *refuse = arg;
+    const char *sql = *refuse ? "PRAGMA query_only = 1" : "PRAGMA query_only = 0";
+    assert_int_equal(sqlite3_exec(db_handle(c), sql, NULL, NULL, NULL), SQLITE_OK);
+}
+
+/* Every write fails, however small: a full disk may still have room for that. */
+static void refuse_writes(world *w, bool refuse) {
+    db_run(w->f.db, set_query_only, &refuse);
+}
+
 static void wake_loop(uv_timer_t *t) {
     uv_close((uv_handle_t *)t, NULL);
+}
+
+/* Lets the queue try again what was refused: its own timer does not keep the loop alive. */
+static void wait_for_retry(world *w) {
+    uv_timer_t hold;
+    uv_timer_init(&w->f.loop, &hold);
+    uv_timer_start(&hold, wake_loop, 2500, 0);
+    fixture_spin(&w->f);
+    fixture_spin(&w->f);
+}
+
+static int64_t total_of_history(world *w) {
+    fetched g = {0};
+    history_list(w->history, 0, 10, NULL, on_fetched, &g);
+    fixture_spin(&w->f);
+    int64_t total = yyjson_get_sint(yyjson_obj_get(yyjson_doc_get_root(g.doc), "total"));
+    yyjson_doc_free(g.doc);
+    return total;
 }
 
 static void test_a_full_disk_is_told_and_survived(void **state) {
     (void)state;
     world w;
     world_init(&w);
-    int64_t a = submit(&w, "a");
+    int64_t a = submit(&w, "a"), b = submit(&w, "b");
     wait_note note = {0};
     jobs_wait(w.q, a, on_over, &note);
-    bool full = true;
-    db_run(w.f.db, limit_disk, &full);
+    fill_disk(&w, true);
     char *big = mem_alloc(20001, 1);
     memset(big, 'x', 20000);
     submitted s = submit_only(&w, big);
@@ -555,7 +588,7 @@ static void test_a_full_disk_is_told_and_survived(void **state) {
     assert_non_null(strstr(s.why.msg, "disk is full"));
     free(big);
 
-    /* a picture with a long text finishes: its client is served, the history gets it later */
+    /* a picture with a long text is finished: it is done for nobody before the history has it */
     char *text = mem_alloc(40001, 1);
     memset(text, 'p', 40000);
     char *msg = str_fmt("{\"event\":\"image\",\"index\":0,\"seed\":5,\"file\":\"%s.png\",\"thumb\":null,\"width\":64,"
@@ -565,22 +598,172 @@ static void test_a_full_disk_is_told_and_survived(void **state) {
     free(msg);
     free(text);
     finish(&w);
+    assert_int_equal(note.calls, 0);
+    assert_int_equal(count_heard(&w, "\"status\":\"done\""), 0);
+    assert_status(&w, a, "running", NULL);
+    assert_string_equal(jobs_find(w.q, a)->phase, JOB_PHASE_RECORDING);
+    assert_int_equal(count_heard(&w, "history_delayed"), 1);
+    assert_int_equal(count_heard(&w, "the disk is full"), 1);
+    assert_int_equal(w.runner.job, b); /* the worker is free for others meanwhile */
+    wait_for_retry(&w);
+    assert_int_equal(note.calls, 0);
+    assert_int_equal(count_heard(&w, "history_delayed"), 1);
+
+    fill_disk(&w, false);
+    wait_for_retry(&w);
     assert_int_equal(note.calls, 1);
     assert_int_equal(note.status, JOB_DONE);
     assert_int_equal(note.results, 1);
-    assert_int_equal(count_heard(&w, "history_failed"), 1);
-    assert_int_equal(count_heard(&w, "event: image\n"), 0);
-
-    full = false;
-    db_run(w.f.db, limit_disk, &full);
-    uv_timer_t hold; /* the queue's own timer does not keep the loop alive */
-    uv_timer_init(&w.f.loop, &hold);
-    uv_timer_start(&hold, wake_loop, 2500, 0);
-    fixture_spin(&w.f);
-    fixture_spin(&w.f);
     assert_int_equal(count_heard(&w, "event: image\n"), 1);
+    assert_int_equal(count_heard(&w, "\"status\":\"done\""), 1);
+    assert_true(strstr(buf_str(&w.heard), "event: image\n") < strstr(buf_str(&w.heard), "\"status\":\"done\""));
     assert_null(jobs_find(w.q, a));
+    assert_status(&w, a, "done", NULL);
     assert_int_equal(results_of(&w, a), 1);
+    world_free(&w);
+}
+
+/* The picture is in the history, but not the job's end: a restart would run it again. */
+static void test_a_job_is_not_done_before_that_is_saved(void **state) {
+    (void)state;
+    world w;
+    world_init(&w);
+    int64_t a = submit(&w, "a");
+    wait_note note = {0};
+    jobs_wait(w.q, a, on_over, &note);
+    image_line(&w, 0);
+    fixture_spin(&w.f);
+    assert_int_equal(results_of(&w, a), 1);
+    refuse_writes(&w, true);
+    finish(&w);
+    assert_int_equal(note.calls, 0);
+    assert_status(&w, a, "running", NULL);
+    assert_int_equal(count_heard(&w, "history_delayed"), 1);
+    refuse_writes(&w, false);
+    wait_for_retry(&w);
+    assert_int_equal(note.calls, 1);
+    assert_int_equal(note.status, JOB_DONE);
+    assert_status(&w, a, "done", NULL);
+    world_free(&w);
+}
+
+static void test_a_batch_of_which_some_pictures_were_refused(void **state) {
+    (void)state;
+    world w;
+    world_init(&w);
+    int64_t a = submit(&w, "a");
+    wait_note note = {0};
+    err e = {0};
+    jobs_wait(w.q, a, on_over, &note);
+    image_line(&w, 0);
+    fixture_spin(&w.f);
+    refuse_writes(&w, true);
+    image_line(&w, 1);
+    fixture_spin(&w.f);
+    assert_int_equal(results_of(&w, a), 1);
+    refuse_writes(&w, false); /* there is room before the job is through, but nothing was tried again yet */
+    finish(&w);
+    assert_int_equal(note.calls, 0);
+    assert_false(jobs_cancel(w.q, a, &e)); /* it is all made: nothing to stop, and nothing to throw away */
+    assert_int_equal(e.code, ERR_CONFLICT);
+    assert_int_equal(w.runner.cancels, 0);
+    wait_for_retry(&w);
+    assert_int_equal(note.calls, 1);
+    assert_int_equal(note.results, 2);
+    assert_int_equal(results_of(&w, a), 2);
+    assert_int_equal(count_heard(&w, "history_delayed"), 1);
+    world_free(&w);
+}
+
+static void test_a_job_that_waits_for_room_outlives_the_server(void **state) {
+    (void)state;
+    static const bool killed[] = {true, false};
+    for (size_t i = 0; i < 2; i++) {
+        world w;
+        world_init(&w);
+        int64_t a = submit(&w, "a");
+        wait_note note = {0};
+        jobs_wait(w.q, a, on_over, &note);
+        refuse_writes(&w, true);
+        image_line(&w, 0);
+        finish(&w);
+        if (killed[i]) {
+            world_kill_and_restart(&w);
+        } else {
+            jobs_close(w.q);
+            assert_int_equal(note.calls, 1);
+            assert_int_equal(note.status, JOB_RUNNING);
+            fixture_close_db(&w.f);
+            close_parts(&w);
+            fixture_open_db(&w.f);
+            world_open(&w);
+        }
+        assert_status(&w, a, "interrupted", NULL);
+        assert_int_equal(total_of_history(&w), 0);
+        come_back(&w);
+        assert_int_equal(w.runner.job, a);
+        image_line(&w, 0); /* the worker finds the file, and tells of it again */
+        finish(&w);
+        assert_status(&w, a, "done", NULL);
+        assert_int_equal(results_of(&w, a), 1);
+        assert_int_equal(total_of_history(&w), 1);
+        world_free(&w);
+    }
+}
+
+/* A server that is killed before would otherwise leave pictures that nobody lists. */
+static void test_a_failure_is_told_at_once_and_saved_behind_its_pictures(void **state) {
+    (void)state;
+    world w;
+    world_init(&w);
+    int64_t a = submit(&w, "a");
+    wait_note note = {0};
+    jobs_wait(w.q, a, on_over, &note);
+    refuse_writes(&w, true);
+    image_line(&w, 0);
+    fixture_spin(&w.f);
+    refuse_writes(&w, false);
+    line(&w, "{\"event\":\"error\",\"error\":{\"message\":\"no space left\",\"code\":\"io\"}}");
+    jobs_runner_end(w.q, NULL);
+    fixture_spin(&w.f);
+    assert_int_equal(note.calls, 1);
+    assert_int_equal(note.status, JOB_FAILED);
+    assert_status(&w, a, "failed", "no space left");
+    world_kill_and_restart(&w);
+    assert_status(&w, a, "interrupted", NULL);
+    come_back(&w);
+    refuse_writes(&w, true);
+    image_line(&w, 0);
+    fixture_spin(&w.f);
+    refuse_writes(&w, false);
+    line(&w, "{\"event\":\"error\",\"error\":{\"message\":\"no space left\",\"code\":\"io\"}}");
+    jobs_runner_end(w.q, NULL);
+    wait_for_retry(&w);
+    assert_null(jobs_find(w.q, a));
+    assert_status(&w, a, "failed", "no space left");
+    assert_int_equal(results_of(&w, a), 1);
+    world_free(&w);
+}
+
+/* The same picture waits twice: of the attempt that died, and of the next one. */
+static void test_a_picture_that_was_refused_before_a_death_is_recorded_once(void **state) {
+    (void)state;
+    world w;
+    world_init(&w);
+    int64_t a = submit(&w, "a");
+    refuse_writes(&w, true);
+    image_line(&w, 0);
+    die(&w);
+    come_back(&w);
+    image_line(&w, 0);
+    finish(&w);
+    assert_status(&w, a, "running", NULL);
+    refuse_writes(&w, false);
+    wait_for_retry(&w);
+    assert_status(&w, a, "done", NULL);
+    assert_int_equal(results_of(&w, a), 1);
+    assert_int_equal(total_of_history(&w), 1);
+    assert_int_equal(count_heard(&w, "event: image\n"), 1);
     world_free(&w);
 }
 
@@ -633,6 +816,11 @@ int main(void) {
         cmocka_unit_test(test_a_stopped_server_keeps_the_running_job),
         cmocka_unit_test(test_the_queue_is_bounded),
         cmocka_unit_test(test_a_full_disk_is_told_and_survived),
+        cmocka_unit_test(test_a_job_is_not_done_before_that_is_saved),
+        cmocka_unit_test(test_a_batch_of_which_some_pictures_were_refused),
+        cmocka_unit_test(test_a_job_that_waits_for_room_outlives_the_server),
+        cmocka_unit_test(test_a_failure_is_told_at_once_and_saved_behind_its_pictures),
+        cmocka_unit_test(test_a_picture_that_was_refused_before_a_death_is_recorded_once),
         cmocka_unit_test(test_the_list_is_paged_and_live),
         cmocka_unit_test(test_names_of_jobs),
     };

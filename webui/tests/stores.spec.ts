@@ -49,6 +49,18 @@ describe('jobs', () => {
     vi.advanceTimersByTime(60_000);
     expect(jobs.timeLeft(job)).toBe(0);
   });
+  it('follows the work, not a finished picture that waits for room on the disk', async () => {
+    const jobs = useJobs();
+    jobs.apply(makeJob({ id: 'j-1', status: 'running', phase: 'recording', step: 20 }));
+    expect([jobs.running, jobs.current?.id]).toEqual([null, 'j-1']);
+    await jobs.stop(); // nothing to stop: no request is made, which would be an unanswered one here
+    expect(useAlerts().toasts).toEqual([]);
+    jobs.apply(makeJob({ id: 'j-2', status: 'running', phase: 'sampling' }));
+    expect([jobs.running?.id, jobs.current?.id]).toEqual(['j-2', 'j-2']);
+    expect(jobs.made.map((j) => j.id)).toEqual(['j-1']);
+    jobs.apply(makeJob({ id: 'j-1', status: 'done' }));
+    expect(jobs.made).toEqual([]);
+  });
   it('forgets waiting jobs that the server no longer knows', async () => {
     const jobs = useJobs();
     jobs.apply(makeJob({ id: 'j-9' }));

@@ -98,6 +98,7 @@ const PHASES: Record<string, string> = {
   sampling: 'Painting',
   decoding: 'Developing',
   saving: 'Saving',
+  recording: 'Finished: waits to be written to the disk',
   upscaling: 'Upscaling',
 };
 export const phaseName = (phase: string | null): string => (phase ? (PHASES[phase] ?? phase) : 'Starting');

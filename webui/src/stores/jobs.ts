@@ -19,14 +19,17 @@ export const useJobs = defineStore('jobs', () => {
   setInterval(() => (now.value = Date.now()), 500);
 
   const all = computed(() => Object.values(byId.value));
-  const running = computed(() => all.value.find((j) => j.status === 'running') ?? null);
+  /** Its pictures are made, but the disk takes no note of them yet. */
+  const isMade = (job: Job) => job.status === 'running' && job.phase === 'recording';
+  const running = computed(() => all.value.find((j) => j.status === 'running' && !isMade(j)) ?? null);
   const waiting = computed(() =>
     all.value
       .filter((j) => j.status === 'queued' || j.status === 'interrupted')
       .sort((a, b) => (a.position ?? 0) - (b.position ?? 0) || a.created_ms - b.created_ms),
   );
+  const made = computed(() => all.value.filter(isMade));
   /** What the canvas follows: the running job, or the next one. */
-  const current = computed(() => running.value ?? waiting.value[0] ?? null);
+  const current = computed(() => running.value ?? waiting.value[0] ?? made.value[0] ?? null);
   const lastOver = computed(
     () => all.value.filter(isOver).sort((a, b) => (b.finished_ms ?? 0) - (a.finished_ms ?? 0))[0] ?? null,
   );
@@ -93,7 +96,7 @@ export const useJobs = defineStore('jobs', () => {
       await sync().catch(() => {});
     }
   }
-  const stop = () => (current.value ? cancel(current.value.id) : Promise.resolve());
+  const stop = () => (current.value && !isMade(current.value) ? cancel(current.value.id) : Promise.resolve());
   const problem = (job: Job | null) => (job?.status === 'failed' ? errorText(job.error) : '');
 
   return {
@@ -103,6 +106,8 @@ export const useJobs = defineStore('jobs', () => {
     cancelling,
     running,
     waiting,
+    made,
+    isMade,
     current,
     lastOver,
     apply,
