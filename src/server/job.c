@@ -61,6 +61,12 @@ int job_steps(const job *j) {
     return j->params.is_upscale ? j->tiles : j->params.steps;
 }
 
+void job_set_phase(job *j, const char *phase) {
+    if (str_eq(j->phase, phase)) return;
+    str_copy(j->phase, sizeof j->phase, phase);
+    j->phase_since_ms = clock_mono_ms();
+}
+
 int64_t job_id_from_name(const char *name) {
     int64_t id;
     bool ok = name && str_starts(name, "j-") && name[2] >= '1' && name[2] <= '9' && str_to_i64(name + 2, &id);

@@ -62,6 +62,8 @@ const char *job_type(const job *j); /* "txt2img", "img2img" or "upscale" */
 
 int job_steps(const job *j); /* all of one picture's; tiles of an upscale, 0 while not known */
 
+void job_set_phase(job *j, const char *phase);
+
 /* "j-12" -> 12; 0 when it is not a job's name. */
 int64_t job_id_from_name(const char *name);
 
