@@ -50,7 +50,7 @@ typedef struct job {
     bool made;              /* all pictures are: it is done once they and its end are in the database */
     bool saving;            /* its end is on its way into the database */
     bool delayed;           /* a picture or its end could not be written yet: an alert told so */
-    bool save_failed;       /* an earlier state, the last time: the log has it */
+    bool save_failed;       /* the last time: the log has it */
     job_result *results;
     size_t result_count;
 } job;

@@ -70,6 +70,11 @@ static void on_retry(uv_timer_t *t);
 static void delay(jobs *q, job *j, const err *why) {
     if (q->closing) return; /* the row still makes the job run again, which finds its pictures made */
     if (!uv_is_active((uv_handle_t *)q->retry)) uv_timer_start(q->retry, on_retry, RETRY_MS, 0);
+    if (!j->made && job_all_recorded(j)) {
+        if (!j->save_failed) log_error("jobs", "the end of %s is not saved yet: %s", j->name, why->msg);
+        j->save_failed = true;
+        return; /* it failed or was cancelled, which its clients know */
+    }
     if (j->delayed) return;
     j->delayed = true;
     if (j->made) jobs_publish(q, j, 0);

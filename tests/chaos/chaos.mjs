@@ -133,6 +133,7 @@ async function judge(id, which) {
   if (end.status === 'failed' && isForWantOfRoom(end.error.message, end.finished_ms)) { n.no_room++; return }
   if (end.status !== 'done') return complain('lost', `${id}: ${end.status} ${JSON.stringify(end.error)}`)
   n.pictures += end.results.length
+  if (end.results.length !== end.params.n) return complain('lost', `${id} is done with ${end.results.length} of ${end.params.n} pictures`)
   if (await hashesOf(end) !== wantPictures[which]) complain('different', `${id}, request ${which}`)
 }
 

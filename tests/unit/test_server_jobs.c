@@ -745,6 +745,25 @@ static void test_a_failure_is_told_at_once_and_saved_behind_its_pictures(void **
     world_free(&w);
 }
 
+/* Nothing of it is to be listed: its clients know its end, and it is saved when there is room. */
+static void test_a_cancelled_job_raises_no_alert_on_a_full_disk(void **state) {
+    (void)state;
+    world w;
+    world_init(&w);
+    int64_t a = submit(&w, "a");
+    err e = {0};
+    refuse_writes(&w, true);
+    assert_true(jobs_cancel(w.q, a, &e));
+    fixture_spin(&w.f);
+    assert_status(&w, a, "cancelled", "cancelled");
+    assert_int_equal(count_heard(&w, "event: alert\n"), 0);
+    refuse_writes(&w, false);
+    wait_for_retry(&w);
+    assert_null(jobs_find(w.q, a));
+    assert_status(&w, a, "cancelled", "cancelled");
+    world_free(&w);
+}
+
 /* The same picture waits twice: of the attempt that died, and of the next one. */
 static void test_a_picture_that_was_refused_before_a_death_is_recorded_once(void **state) {
     (void)state;
@@ -820,6 +839,7 @@ int main(void) {
         cmocka_unit_test(test_a_batch_of_which_some_pictures_were_refused),
         cmocka_unit_test(test_a_job_that_waits_for_room_outlives_the_server),
         cmocka_unit_test(test_a_failure_is_told_at_once_and_saved_behind_its_pictures),
+        cmocka_unit_test(test_a_cancelled_job_raises_no_alert_on_a_full_disk),
         cmocka_unit_test(test_a_picture_that_was_refused_before_a_death_is_recorded_once),
         cmocka_unit_test(test_the_list_is_paged_and_live),
         cmocka_unit_test(test_names_of_jobs),
