@@ -29,9 +29,11 @@ static double seconds_since(int64_t start_ms) {
     return (double)(clock_mono_ms() - start_ms) / 1000.0;
 }
 
-static void send_line(run *r) {
-    worker_job_line(r->job, buf_str(&r->line), r->line.len);
+/* False when nobody listens any more: the job was cancelled. */
+static bool send_line(run *r) {
+    bool ok = worker_job_line(r->job, buf_str(&r->line), r->line.len);
     buf_clear(&r->line);
+    return ok;
 }
 
 /* False when the phase is the one before. */
@@ -45,7 +47,7 @@ static bool tell_phase(run *r, const char *phase) {
 
 /* ---- pictures --------------------------------------------------------------------------------------------------- */
 
-static void tell_picture(run *r, int index, const output_file *f, const char *parameters) {
+static bool tell_picture(run *r, int index, const output_file *f, const char *parameters) {
     buf *b = &r->line;
     buf_printf(b, "{\"event\":\"image\",\"index\":%d,\"seed\":%llu,\"file\":", index,
                (unsigned long long)diffusion_seed(&r->request->params, index));
@@ -54,8 +56,8 @@ static void tell_picture(run *r, int index, const output_file *f, const char *pa
     buf_printf(b, ",\"width\":%d,\"height\":%d,\"bytes\":%zu,\"parameters\":", f->width, f->height, f->bytes);
     json_quote(b, parameters);
     buf_putc(b, '}');
-    send_line(r);
     r->told_pictures = index + 1;
+    return send_line(r);
 }
 
 /* A resumed batch: pictures that were saved before the crash are told again; the server may have missed them. */
@@ -88,7 +90,10 @@ static bool on_picture(void *ctx, int index, uint64_t seed, const image *picture
     buf_init(&text, TEXT_MAX_BYTES);
     output_parameters(&origin, &text);
     bool ok = output_write(&r->target, r->first + index, picture, buf_str(&text), &f, e);
-    if (ok) tell_picture(r, r->first + index, &f, buf_str(&text));
+    if (ok && !tell_picture(r, r->first + index, &f, buf_str(&text))) {
+        output_remove(&r->target, &f); /* cancelled meanwhile: no history would list it */
+        ok = err_set(e, ERR_CANCELLED, "cancelled");
+    }
     buf_free(&text);
     return ok;
 }

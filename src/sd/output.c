@@ -83,6 +83,14 @@ bool output_write(const output_target *t, int index, const image *picture, const
     return true;
 }
 
+void output_remove(const output_target *t, const output_file *f) {
+    char *path = path_join(t->dir, f->name), *thumb = path_join(t->dir, f->thumb);
+    remove(path);
+    if (f->thumb[0]) remove(thumb);
+    free(thumb);
+    free(path);
+}
+
 bool output_find(const output_target *t, int index, output_file *out, buf *parameters) {
     output_names(t, index, out);
     char *path = path_join(t->dir, out->name), *thumb = path_join(t->dir, out->thumb);

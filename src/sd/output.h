@@ -35,6 +35,9 @@ bool output_write_picture(const output_target *t, int index, const image *pictur
 bool output_write(const output_target *t, int index, const image *picture, const char *parameters, output_file *out,
                   err *e);
 
+/* Removes what was written: nobody wants it any more. */
+void output_remove(const output_target *t, const output_file *f);
+
 /* A picture that an earlier attempt at the same work has written: false when there is none that is whole. Appends what
  * it says of itself to `parameters`. A thumbnail that is missing is made now. */
 bool output_find(const output_target *t, int index, output_file *out, buf *parameters);

@@ -18,9 +18,11 @@ typedef struct run {
     const char *phase; /* last told */
 } run;
 
-static void send_line(run *r) {
-    worker_job_line(r->job, buf_str(&r->line), r->line.len);
+/* False when nobody listens any more: the job was cancelled. */
+static bool send_line(run *r) {
+    bool ok = worker_job_line(r->job, buf_str(&r->line), r->line.len);
     buf_clear(&r->line);
+    return ok;
 }
 
 static void tell_phase(run *r, const char *phase) {
@@ -69,7 +71,7 @@ static void add_text(run *r, float factor) {
                r->request->upscaler_name ? r->request->upscaler_name : "?");
 }
 
-static void tell_picture(run *r, const output_file *f) {
+static bool tell_picture(run *r, const output_file *f) {
     buf *b = &r->line;
     buf_printf(b, "{\"event\":\"image\",\"index\":0,\"seed\":%lld,\"file\":", (long long)r->request->seed);
     json_quote(b, f->name);
@@ -77,15 +79,16 @@ static void tell_picture(run *r, const output_file *f) {
     buf_printf(b, ",\"width\":%d,\"height\":%d,\"bytes\":%zu,\"parameters\":", f->width, f->height, f->bytes);
     json_quote(b, buf_str(&r->text));
     buf_putc(b, '}');
-    send_line(r);
+    return send_line(r);
 }
 
 static bool save(run *r, const output_target *target, const image *picture, err *e) {
     output_file f;
     tell_phase(r, "saving");
     if (!output_write(target, 0, picture, buf_str(&r->text), &f, e)) return false;
-    tell_picture(r, &f);
-    return true;
+    if (tell_picture(r, &f)) return true;
+    output_remove(target, &f); /* cancelled meanwhile: no history would list it */
+    return err_set(e, ERR_CANCELLED, "cancelled");
 }
 
 static bool upscale(run *r, err *e) {

@@ -180,6 +180,20 @@ test('cancelled: queued and running', async () => {
   await prove(s, 'sd')
 })
 
+test('cancelled while its picture is written: it is listed, or there is no file', async () => {
+  for (let i = 0; i < 3; i++) {
+    const job = await submit(s, { ...quick, width: 256, height: 256, steps: 1, seed: 100 + i })
+    const ev = s.events(`/v1/jobs/${job.id}/events`)
+    await until('it is saved', () => ev.list.some((e) => e.event === 'job' && JSON.parse(e.data).phase === 'saving'), 60000)
+    await s.request('POST', `/v1/jobs/${job.id}/cancel`) // 409 where it was too late
+    const end = await s.jobEnd(job.id)
+    await ev.done
+    await until('the worker is idle', async () => (await s.health()).workers.sd.activity === 'idle')
+    const there = readdirSync(join(s.dir, 'outputs'), { recursive: true }).filter((f) => f.includes(`-${job.id.slice(2)}.`) && f.endsWith('.png'))
+    assert.deepEqual(there, end.results.map((r) => r.file), end.status)
+  }
+})
+
 test('the client of a synchronous request goes away: its job is cancelled', async () => {
   const abort = new AbortController()
   const gone = s.request('POST', '/v1/images/generations', endless, { signal: abort.signal }).catch((e) => e.name)
