@@ -182,7 +182,8 @@ static void on_exit_of(void *ctx, const proc_exit *how) {
     slot *s = ctx;
     workers *w = s->owner;
     char cause[sizeof s->last_crash];
-    bool no_port = !how->signal && how->code == WORKER_EXIT_PORT;
+    /* one that has answered had its port: a library that ends the process may choose the same code */
+    bool no_port = !how->signal && how->code == WORKER_EXIT_PORT && s->sup.state == SUP_STARTING;
     if (no_port)
         describe_taken_port(s, cause, sizeof cause);
     else

@@ -1,9 +1,10 @@
 #!/usr/bin/env node
 // fragile_llm_worker.mjs - stands in front of the real LLM worker, as a program of that name: passes everything on, and dies
-// of SIGKILL as soon as a prompt says "crash", and while it loads a model when the file MYSTI_CURSE exists.
+// of SIGKILL as soon as a prompt says "crash", for want of memory at "exhaust", with exit code 3 at "leave", and while it
+// loads a model when the file MYSTI_CURSE exists.
 // MYSTI_REAL_WORKER is the real program.
 import { spawn } from 'node:child_process'
-import { existsSync } from 'node:fs'
+import { existsSync, writeSync } from 'node:fs'
 import { createServer, request } from 'node:http'
 
 const at = process.argv.indexOf('--port') + 1, outside = Number(process.argv[at]), inside = outside + 1000
@@ -18,7 +19,13 @@ createServer((q, r) => {
   q.on('data', (d) => { body += d })
   q.on('end', () => {
     const cursed = q.url === '/internal/load' && existsSync(process.env.MYSTI_CURSE ?? '')
-    if (cursed || (q.url === '/internal/complete' && body.includes('crash'))) process.kill(process.pid, 'SIGKILL')
+    const asks = (word) => q.url === '/internal/complete' && body.includes(word)
+    if (cursed || asks('crash')) process.kill(process.pid, 'SIGKILL')
+    if (asks('leave')) process.exit(3)
+    if (asks('exhaust')) {
+      writeSync(2, 'ggml_cuda: out of memory\n')
+      process.kill(process.pid, 'SIGABRT')
+    }
     const on = request({ port: inside, host: '127.0.0.1', method: q.method, path: q.url, headers: q.headers }, (a) => {
       if (q.url !== '/internal/health') { r.writeHead(a.statusCode, a.headers); a.pipe(r); return }
       let text = ''

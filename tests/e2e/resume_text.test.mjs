@@ -136,6 +136,28 @@ test('one request that crashes the worker is given up, and takes no other with i
   assert.equal((await a.health()).workers.llm.restarts, 3)
 }))
 
+test('other deaths: for want of memory, by its own exit; the record, the alert and the error name the cause', scripts, () => fragile(async (a) => {
+  await a.loadLlm(LLM)
+  const ev = a.events('/v1/events')
+  const chat = (word) => a.request('POST', '/v1/chat/completions', { ...talk, model: LLM, stream: false, max_tokens: 3, messages: say(word) })
+  for (const [word, cause, record, code, words] of [
+    ['exhaust', 'killed by signal 6 (SIGABRT), probably because the memory ran out', { signal: 6, exit_code: null, oom: true }, 'worker_out_of_memory', /unload the other model, or take a smaller model or a shorter context/],
+    ['leave', 'exit code 3', { signal: null, exit_code: 3, oom: false }, 'worker_crashed', /exit code 3/]]) {
+    const bad = await chat(word)
+    assert.equal(bad.status, 503)
+    const { message } = (await bad.json()).error
+    assert.ok(message.includes(cause), message)
+    const { signal, exit_code, oom, ...crash } = (await a.get('/v1/crashes?limit=1')).data[0]
+    assert.deepEqual([{ signal, exit_code, oom }, crash.cause, crash.worker, crash.model], [record, cause, 'llm', LLM])
+    if (oom) assert.match(crash.last_lines, /ggml_cuda: out of memory/)
+    const told = ev.list.filter((e) => e.event === 'alert').map((e) => JSON.parse(e.data)).find((e) => e.code === code)
+    assert.match(told.message, words)
+    await a.ready()
+    assert.equal((await chat('x')).status, 200) // and so the tally of deaths begins anew
+  }
+  await ev.close()
+}))
+
 test('a model that crashes while it is loaded is not restored for ever, and the model is named', scripts, () => fragile(async (a, curse, again) => {
   const inSafeMode = async (studio) => {
     await until('safe mode', async () => (await studio.health().catch(() => null))?.workers.llm.state === 'safe_mode', 60000)
