@@ -6,7 +6,16 @@
 #include "diffusion/cpu/rows.h"
 
 /* In cells. The filling keeps rows from falling together in the cache. */
-enum { DEPTH = 512, ROW = DEPTH + 16, PANEL = DEPTH * COLUMNS, GROUP = 4 };
+enum { DEPTH = 512, FILLING = 16, GROUP = 4 };
+
+/* What a thread does at a time: rows t ... of x, outputs out ... */
+typedef struct part {
+    const cpu_linear *p;
+    int64_t t, count, out, blocks;
+    int64_t row, panel; /* floats in each of: */
+    float *lines;       /* [LANES][at most DEPTH + FILLING] */
+    float *panels;      /* [GROUP][at most DEPTH][COLUMNS] */
+} part;
 
 /* Numbers from ... from + depth - 1 of one row of weights; beyond the last row they are 0. */
 static void read_row(const cpu_linear *p, row_reader *rows, int64_t out, int64_t from, int64_t depth, float *cells) {
@@ -20,28 +29,21 @@ static void read_row(const cpu_linear *p, row_reader *rows, int64_t out, int64_t
     pack_along(whole ? w + from : w, depth, cells);
 }
 
-/* COLUMNS rows of weights, transposed. lines: [LANES][ROW] */
-static void fill_panel(const cpu_linear *p, row_reader *rows, int64_t out, int64_t from, int64_t depth, float *lines,
-                       float *panel) {
+/* COLUMNS rows of weights, transposed. */
+static void fill_panel(const part *s, row_reader *rows, int64_t number, int64_t from, int64_t depth) {
+    const int64_t out = s->out + number * COLUMNS;
+    float *panel = s->panels + number * s->panel;
     const int64_t cells = cells_of(depth);
     for (int64_t column = 0; column < COLUMNS; column += LANES) {
-        for (int i = 0; i < LANES; i++) read_row(p, rows, out + column + i, from, depth, lines + i * ROW);
+        for (int i = 0; i < LANES; i++) read_row(s->p, rows, out + column + i, from, depth, s->lines + i * s->row);
         for (int64_t k = 0; k < cells; k += LANES) {
             vec m[LANES];
-            for (int i = 0; i < LANES; i++) m[i] = load(lines + i * ROW + k);
+            for (int i = 0; i < LANES; i++) m[i] = load(s->lines + i * s->row + k);
             transpose(m);
             for (int i = 0; i < LANES && k + i < cells; i++) store(panel + (k + i) * COLUMNS + column, m[i]);
         }
     }
 }
-
-/* What a thread does at a time: rows t ... of x, outputs out ... */
-typedef struct part {
-    const cpu_linear *p;
-    int64_t t, count, out, blocks;
-    float *panels; /* [GROUP][DEPTH][COLUMNS] */
-    float *lines;  /* [LANES][ROW] */
-} part;
 
 /* Some rows of x, at most ROWS, against one panel. */
 static void linear_block(const part *s, int64_t t, int64_t some, int64_t block_number, int64_t from, int64_t depth) {
@@ -51,8 +53,8 @@ static void linear_block(const part *s, int64_t t, int64_t some, int64_t block_n
     for (int64_t r = 0; r < some && from > 0; r++)
         memcpy(sums + r * COLUMNS, y + r * p->out, (size_t)columns * sizeof *y);
     multiply_cell_rows((block){.a = s->lines,
-                               .a_row = ROW,
-                               .b = s->panels + block_number * PANEL,
+                               .a_row = s->row,
+                               .b = s->panels + block_number * s->panel,
                                .depth = cells_of(depth),
                                .c = sums,
                                .c_row = COLUMNS,
@@ -69,11 +71,10 @@ static void linear_part(const part *s, row_reader *rows) {
     const cpu_linear *p = s->p;
     for (int64_t from = 0; from < p->in; from += DEPTH * PAIR) {
         const int64_t depth = p->in - from < DEPTH * PAIR ? p->in - from : DEPTH * PAIR;
-        for (int64_t b = 0; b < s->blocks; b++)
-            fill_panel(p, rows, s->out + b * COLUMNS, from, depth, s->lines, s->panels + b * PANEL);
+        for (int64_t b = 0; b < s->blocks; b++) fill_panel(s, rows, b, from, depth);
         for (int64_t t = s->t; t < s->t + s->count; t += ROWS) {
             const int64_t some = s->t + s->count - t < ROWS ? s->t + s->count - t : ROWS;
-            for (int64_t r = 0; r < some; r++) pack_along(p->x + (t + r) * p->in + from, depth, s->lines + r * ROW);
+            for (int64_t r = 0; r < some; r++) pack_along(p->x + (t + r) * p->in + from, depth, s->lines + r * s->row);
             for (int64_t b = 0; b < s->blocks; b++) linear_block(s, t, some, b, from, depth);
         }
     }
@@ -86,12 +87,13 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
     int64_t shares = 1;
     while (groups * shares % threads && shares < threads && p->t / (2 * shares) >= 64) shares *= 2;
     const int64_t cells = cells_of(p->in), depth = cells < DEPTH ? cells : DEPTH;
-    cpu_room room = cpu_room_open(LANES * ROW + (blocks < GROUP ? blocks : GROUP) * PANEL - (DEPTH - depth) * COLUMNS);
+    const int64_t row = depth + FILLING, panel = depth * COLUMNS;
+    cpu_room room = cpu_room_open(LANES * row + (blocks < GROUP ? blocks : GROUP) * panel);
     row_reader rows = row_reader_open(&p->weight, 1, p->in);
     int64_t first;
     const int64_t count = cpu_share(groups * shares, thread, threads, &first);
     for (int64_t i = first; i < first + count; i++) {
-        part s = {.p = p, .lines = room.floats, .panels = room.floats + LANES * ROW};
+        part s = {.p = p, .row = row, .panel = panel, .lines = room.floats, .panels = room.floats + LANES * row};
         s.blocks = cpu_share(blocks, (int)(i % groups), (int)groups, &s.out);
         s.out *= COLUMNS;
         s.count = cpu_share(p->t, (int)(i / groups), (int)shares, &s.t);
