@@ -14,7 +14,10 @@
 #include <string.h>
 
 /* The largest graph, a UNet at a big size with its convolutions in bands, stays well below. */
-enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, SCHED_TENSORS = 2048, WORK_PER_NODE = 4 * 1000 * 1000 };
+enum { GRAPH_NODES = 32768, GRAPH_SPARE = 2048, SCHED_TENSORS = 512, WORK_PER_NODE = 4 * 1000 * 1000 };
+
+/* Bytes of the machine's own memory that are not worth a new scheduler for the next graph. */
+enum { SCRATCH_KEPT = 32 << 20 };
 
 struct backend {
     ggml_backend_t device; /* what computes; == cpu without an accelerator */
@@ -146,9 +149,17 @@ backend *backend_open(const char *name, int threads, err *e) {
     return NULL;
 }
 
+static void drop_sched(backend *b) {
+    if (b->sched) ggml_backend_sched_free(b->sched);
+    profile_close(b->profile);
+    b->sched = NULL;
+    b->profile = NULL;
+    b->plan = 0;
+}
+
 void backend_close(backend *b) {
     if (!b) return;
-    backend_trim(b);
+    drop_sched(b);
     if (b->device && b->device != b->cpu) ggml_backend_free(b->device);
     if (b->cpu) ggml_backend_free(b->cpu);
     if (b->pool) ggml_threadpool_free(b->pool);
@@ -212,20 +223,16 @@ void backend_force_threads(backend *b) {
     b->all_threads = true;
 }
 
-void backend_trim(backend *b) {
-    if (b->sched) ggml_backend_sched_free(b->sched);
-    profile_close(b->profile);
-    b->sched = NULL;
-    b->profile = NULL;
-    b->plan = 0;
-}
-
 size_t backend_scratch(const backend *b) {
     if (!b->sched) return 0;
     size_t sum = 0;
     for (int i = 0; i < ggml_backend_sched_get_n_backends(b->sched); i++)
         sum += ggml_backend_sched_get_buffer_size(b->sched, ggml_backend_sched_get_backend(b->sched, i));
     return sum;
+}
+
+void backend_trim(backend *b) {
+    if (!backend_is_cpu(b) || backend_scratch(b) > (size_t)SCRATCH_KEPT) drop_sched(b);
 }
 
 /* --- Graphs ------------------------------------------------------------------------------------------------------ */
@@ -304,22 +311,24 @@ static struct ggml_cgraph *collect(graph *g) {
     return cg;
 }
 
-/* At least the number of operations and of what they read. */
+/* At least the number of operations and of what they read that is none. */
 static size_t tensors_in(struct ggml_cgraph *cg) {
     size_t n = 0;
     for (int i = 0; i < ggml_graph_n_nodes(cg); i++, n++)
-        for (int k = 0; k < GGML_MAX_SRC; k++) n += ggml_graph_node(cg, i)->src[k] != NULL;
+        for (int k = 0; k < GGML_MAX_SRC; k++) {
+            const struct ggml_tensor *from = ggml_graph_node(cg, i)->src[k];
+            n += from && from->op == GGML_OP_NONE;
+        }
     return n;
 }
 
 /* A scheduler takes some 20 KB for each tensor that it may meet: one for all that GRAPH_NODES allows would take more
- * than a gigabyte of address space. */
+ * than a gigabyte of address space. It looks them up in a hash table, of which a third stays empty. */
 static bool need_sched(backend *b, struct ggml_cgraph *cg, err *e) {
-    const size_t tensors = tensors_in(cg);
+    const size_t tensors = tensors_in(cg) * 3 / 2;
     if (b->sched && tensors <= b->sched_tensors) return true;
-    backend_trim(b);
-    b->sched_tensors = SCHED_TENSORS;
-    while (b->sched_tensors < tensors) b->sched_tensors *= 2;
+    drop_sched(b);
+    b->sched_tensors = (tensors / SCHED_TENSORS + 1) * SCHED_TENSORS;
     ggml_backend_t both[2] = {b->device, b->cpu};
     b->sched = ggml_backend_sched_new(both, NULL, b->device == b->cpu ? 1 : 2, b->sched_tensors, false, true);
     if (!b->sched) return err_set(e, ERR_DEVICE, "cannot create the graph scheduler");
@@ -418,7 +427,7 @@ static bool allocate(backend *b, struct ggml_cgraph *cg, err *e) {
     size_t free_bytes;
     if (!need_sched(b, cg, e)) return false;
     if (lay_out(b, cg)) return true;
-    backend_trim(b); /* it may be half allocated */
+    drop_sched(b); /* it may be half allocated */
     backend_memory(b, &free_bytes, NULL);
     return err_set(e, ERR_MEMORY, "not enough memory on %s for the computation (%zu MB free)", backend_name(b),
                    free_bytes >> 20);
