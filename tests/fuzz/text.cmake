@@ -1,1 +1,1 @@
-mysti_fuzz(fuzz_prompt mysti_diffusion)
+mysti_fuzz(fuzz_prompt mysti_prompt)
