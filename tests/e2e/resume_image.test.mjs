@@ -33,7 +33,7 @@ async function hurt(request, seen, want) {
   const job = await submit(request)
   const ev = s.events(`/v1/jobs/${job.id}/events`)
   const states = () => all.list.filter((e) => e.event === 'job').map((e) => JSON.parse(e.data)).filter((j) => j.id === job.id)
-  await until('the moment', () => states().some(seen))
+  await until('the moment', () => states().some(seen), 60000)
   process.kill(pid, 'SIGKILL')
   const end = await s.jobEnd(job.id)
   isDone(end)
