@@ -181,6 +181,21 @@ bool json_get_obj(const json_in *obj, const char *key, bool required, json_in *o
     return get_container(obj, key, required, yyjson_is_obj, "object", out, e);
 }
 
+/* A short list is told as a whole, of a longer one the nearest. */
+static bool unknown_key(const char *name, const char *const *known, size_t count, err *e) {
+    enum { TOLD_MAX = 10 };
+    const char *near = str_nearest(name, known, count);
+    if (near) return err_set(e, ERR_INVALID, "unknown key '%.60s'; did you mean '%s'?", name, near);
+    if (count > TOLD_MAX) return err_set(e, ERR_INVALID, "unknown key '%.60s'", name);
+    char all[160] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < count && len < sizeof all - 1; i++) {
+        const int n = snprintf(all + len, sizeof all - len, "%s%s", i ? ", " : "", known[i]);
+        len += n > 0 ? (size_t)n : 0;
+    }
+    return err_set(e, ERR_INVALID, "unknown key '%.60s' beside %s", name, all);
+}
+
 bool json_check_keys(const json_in *obj, const char *const *known, size_t count, err *e) {
     if (!yyjson_is_obj(obj->val)) return expected(obj, "object", e);
     yyjson_obj_iter it = yyjson_obj_iter_with(obj->val);
@@ -188,10 +203,7 @@ bool json_check_keys(const json_in *obj, const char *const *known, size_t count,
         const char *name = yyjson_get_str(key);
         bool ok = false;
         for (size_t i = 0; i < count && !ok; i++) ok = str_eq(name, known[i]);
-        if (ok) continue;
-        const char *near = str_nearest(name, known, count);
-        return err_set(e, ERR_INVALID, "unknown key '%.60s'%s%s%s", name, near ? "; did you mean '" : "",
-                       near ? near : "", near ? "'?" : "");
+        if (!ok) return unknown_key(name, known, count, e);
     }
     return true;
 }

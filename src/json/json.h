@@ -43,7 +43,7 @@ bool json_need_str(const json_in *obj, const char *key, const char **out, err *e
 bool json_get_arr(const json_in *obj, const char *key, bool required, json_in *out, err *e);
 bool json_get_obj(const json_in *obj, const char *key, bool required, json_in *out, err *e);
 
-/* ERR_INVALID naming the first key of obj that is not in `known`, with the nearest known one. */
+/* ERR_INVALID naming the first key of obj that is not in `known`, with the nearest known one, else all when they are few. */
 bool json_check_keys(const json_in *obj, const char *const *known, size_t count, err *e);
 
 /* Writes the document compactly at the end of `out`; false when `out` is full. */

@@ -2,44 +2,25 @@
 
 #include "base/path.h"
 #include "base/str.h"
+#include "server/model_choice.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
-static const char type[] = "controlnet";
+static const model_kind_wanted kind = {"controlnet", "ControlNet", "/v1/controlnets"};
 
-/* Of the model that is to draw; NULL when it is not known. A refiner takes none, which its ControlNet's widths tell. */
-static const char *family_of(const models *m, const image_params *p) {
-    const model_entry *entry = p->model ? models_find(m, p->model, NULL) : NULL;
-    return entry ? entry->family : NULL;
-}
-
-static const model_entry *find(const models *m, size_t i, const char *name, const char *family, bool *unknown, err *e) {
-    err why = {0};
-    const model_entry *entry = models_find_of(m, type, name, &why);
-    if (!entry && why.code == ERR_NOT_FOUND) entry = models_find(m, name, &why); /* to say what it is */
-    *unknown = *unknown || (!entry && why.code == ERR_NOT_FOUND);
-    if (!entry) {
-        err_set(e, ERR_INVALID, "controlnet[%zu].model: %s", i, why.msg);
-    } else if (!str_eq(entry->type, type)) {
-        err_set(e, ERR_INVALID, "controlnet[%zu].model: '%.80s' is no ControlNet but of type %s", i, entry->id,
-                entry->type);
-    } else if (!entry->supported) {
-        err_set(e, ERR_UNSUPPORTED, "controlnet[%zu].model: '%.80s': %s", i, entry->id,
-                entry->reason ? entry->reason : "unsupported");
-    } else if (family && entry->family && !str_eq(family, entry->family)) {
-        err_set(e, ERR_UNSUPPORTED, "controlnet[%zu].model: '%.80s' is for %s, the model is of %s", i, entry->id,
-                entry->family, family);
-    } else {
-        return entry;
-    }
-    return NULL;
+/* model: an id; NULL fits every file. */
+static const model_entry *find(const models *m, size_t i, const char *name, const char *model, bool *unknown, err *e) {
+    char field[40];
+    snprintf(field, sizeof field, "controlnet[%zu].model", i);
+    const model_entry *entry = model_choice_find(m, &kind, field, name, unknown, e);
+    return entry && model_choice_fits(m, entry, model, field, e) ? entry : NULL;
 }
 
 bool controlnets_resolve(const models *m, image_params *p, bool *unknown, err *e) {
-    const char *family = family_of(m, p);
     *unknown = false;
     for (size_t i = 0; i < p->controls.count; i++) {
-        const model_entry *entry = find(m, i, p->controls.at[i].model, family, unknown, e);
+        const model_entry *entry = find(m, i, p->controls.at[i].model, p->model, unknown, e);
         if (!entry) return false;
         str_set(&p->controls.at[i].model, entry->id);
     }

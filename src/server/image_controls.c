@@ -31,36 +31,13 @@ void image_controls_copy(image_controls *to, const image_controls *from) {
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-static const char *find_in(const char *name, const char *const *names) {
-    for (; *names; names++)
-        if (str_ieq(name, *names)) return *names;
-    return NULL;
-}
-
-static const char *find_module(const char *name) {
-    return find_in(name, modules);
-}
-static const char *find_mode(const char *name) {
-    return find_in(name, modes);
-}
-
-static bool need_text(const json_in *in, const char *key, char **out, err *e) {
-    const char *text = NULL;
-    if (!json_get_str(in, key, &text, e)) return false;
-    if (str_empty(text)) return err_set(e, ERR_INVALID, "%s: required", json_at(in, key).path);
-    str_set(out, text);
-    return true;
-}
-
 static bool read_values(image_control *c, const json_in *in, err *e) {
     bool ok = field_real(in, "weight", &c->weight, 0, CONTROLS_WEIGHT_MAX, e) &&
-              field_real(in, "start", &c->start, 0, 1, e) && field_real(in, "end", &c->end, 0, 1, e) &&
-              field_name(in, "preprocessor", find_module, modules, &c->module, e) &&
-              field_name(in, "mode", find_mode, modes, &c->mode, e) &&
+              field_span(in, &c->start, &c->end, e) && field_name(in, "preprocessor", NULL, modules, &c->module, e) &&
+              field_name(in, "mode", NULL, modes, &c->mode, e) &&
               field_int(in, "low_threshold", &c->low, 0, CONTROLS_THRESHOLD_MAX, e) &&
               field_int(in, "high_threshold", &c->high, 0, CONTROLS_THRESHOLD_MAX, e);
     if (!ok) return false;
-    if (c->start > c->end) return err_set(e, ERR_INVALID, "%s.end: %g is before start, %g", in->path, c->end, c->start);
     return c->low <= c->high ||
            err_set(e, ERR_INVALID, "%s.high_threshold: %d is below low_threshold, %d", in->path, c->high, c->low);
 }
@@ -69,7 +46,8 @@ static bool read_one(image_control *c, const json_in *in, bool strict, err *e) {
     *c = (image_control){.weight = 1, .end = 1, .module = modules[0], .low = 100, .high = 200, .mode = modes[0]};
     if (!yyjson_is_obj(in->val)) return field_wrong_type(in, "object", e);
     if (strict && !json_check_keys(in, keys, sizeof keys / sizeof *keys, e)) return err_wrap(e, "%s", in->path);
-    return need_text(in, "model", &c->model, e) && need_text(in, "image", &c->image, e) && read_values(c, in, e);
+    return field_text(in, "model", true, &c->model, e) && field_text(in, "image", true, &c->image, e) &&
+           read_values(c, in, e);
 }
 
 bool image_controls_read(image_controls *c, const json_in *body, bool strict, err *e) {
@@ -93,9 +71,7 @@ bool image_controls_read(image_controls *c, const json_in *body, bool strict, er
 
 void image_control_write_values(const image_control *c, buf *out) {
     buf_putc(out, ',');
-    field_write_real(out, "weight", c->weight);
-    field_write_real(out, "start", c->start);
-    field_write_real(out, "end", c->end);
+    field_write_share(out, c->weight, c->start, c->end);
     field_write_string(out, "preprocessor", c->module);
     field_write_string(out, "mode", c->mode);
     buf_printf(out, "\"low_threshold\":%d,\"high_threshold\":%d", c->low, c->high);

@@ -40,19 +40,6 @@ void image_edits_copy(image_edits *to, const image_edits *from) {
 
 /* ---- reading ---------------------------------------------------------------------------------------------------- */
 
-static const char *find_in(const char *name, const char *const *names) {
-    for (; *names; names++)
-        if (str_ieq(name, *names)) return *names;
-    return NULL;
-}
-
-static const char *find_fill(const char *name) {
-    return find_in(name, fills);
-}
-static const char *find_area(const char *name) {
-    return find_in(name, areas);
-}
-
 /* One that is none of the engine's own is looked for among the networks when the model is chosen. */
 static bool read_upscaler(const json_in *in, char **out, err *e) {
     const char *text = NULL;
@@ -118,8 +105,8 @@ bool image_edits_read(image_edits *x, const json_in *body, bool strict, err *e) 
     const char *mask = NULL, *area = NULL;
     bool ok = json_get_str(body, "mask", &mask, e) && field_bool(body, "mask_invert", &x->mask_invert, e) &&
               field_real(body, "mask_blur", &x->mask_blur, 0, EDITS_MASK_BLUR_MAX, e) &&
-              field_name(body, "mask_fill", find_fill, fills, &x->mask_fill, e) &&
-              field_name(body, "inpaint_area", find_area, areas, &area, e) &&
+              field_name(body, "mask_fill", NULL, fills, &x->mask_fill, e) &&
+              field_name(body, "inpaint_area", NULL, areas, &area, e) &&
               field_int(body, "mask_padding", &x->mask_padding, 0, EDITS_MASK_PADDING_MAX, e) &&
               field_real(body, "image_cfg_scale", &x->image_cfg_scale, 0, 50, e) && read_objects(x, body, strict, e);
     if (!ok) return false;

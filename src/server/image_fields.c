@@ -26,14 +26,28 @@ bool field_not_one_of(const char *field, const char *value, const char *const *n
     return err_set(e, ERR_INVALID, "%s: '%.40s' is none of %s", field, value, all);
 }
 
+const char *field_find(const char *name, const char *const *names) {
+    for (; *names; names++)
+        if (str_ieq(name, *names)) return *names;
+    return NULL;
+}
+
 bool field_name(const json_in *body, const char *key, const char *(*find)(const char *), const char *const *names,
                 const char **out, err *e) {
     const char *text = NULL;
     if (!json_get_str(body, key, &text, e)) return false;
     if (str_empty(text)) return true;
-    const char *name = find(text);
+    const char *name = find ? find(text) : field_find(text, names);
     if (!name) return field_not_one_of(json_at(body, key).path, text, names, e);
     *out = name;
+    return true;
+}
+
+bool field_text(const json_in *body, const char *key, bool required, char **out, err *e) {
+    const char *text = NULL;
+    if (!json_get_str(body, key, &text, e)) return false;
+    if (required && str_empty(text)) return err_set(e, ERR_INVALID, "%s: required", json_at(body, key).path);
+    if (!str_empty(text)) str_set(out, text);
     return true;
 }
 
@@ -89,6 +103,12 @@ bool field_real(const json_in *body, const char *key, double *out, double min, d
     return true;
 }
 
+bool field_span(const json_in *body, double *start, double *end, err *e) {
+    if (!field_real(body, "start", start, 0, 1, e) || !field_real(body, "end", end, 0, 1, e)) return false;
+    return *start <= *end ||
+           err_set(e, ERR_INVALID, "%s: %g is before start, %g", json_at(body, "end").path, *end, *start);
+}
+
 bool field_bool(const json_in *body, const char *key, bool *out, err *e) {
     static const char *const words[] = {"false", "true", "0", "1"};
     json_in in = json_at(body, key);
@@ -132,6 +152,12 @@ void field_write_real(buf *out, const char *key, double v) {
     snprintf(text, sizeof text, "%.15g", v);
     if (strtod(text, NULL) < v || strtod(text, NULL) > v) snprintf(text, sizeof text, "%.17g", v);
     buf_printf(out, "\"%s\":%s,", key, text);
+}
+
+void field_write_share(buf *out, double weight, double start, double end) {
+    field_write_real(out, "weight", weight);
+    field_write_real(out, "start", start);
+    field_write_real(out, "end", end);
 }
 
 void field_write_names(buf *out, const char *key, const char *const *names) {

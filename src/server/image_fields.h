@@ -12,7 +12,16 @@ bool field_int(const json_in *body, const char *key, int *out, int min, int max,
 bool field_real(const json_in *body, const char *key, double *out, double min, double max, err *e);
 bool field_bool(const json_in *body, const char *key, bool *out, err *e); /* true, false, 1, 0, and these as text */
 
-/* A name that `find` knows by its canonical form, which is static; `names` (NULL-terminated) are told in the error. */
+/* Text that *out owns from then on. `required`: missing and empty are errors. */
+bool field_text(const json_in *body, const char *key, bool required, char **out, err *e);
+
+/* "start" and "end": shares of a run, 0..1, the one not behind the other. */
+bool field_span(const json_in *body, double *start, double *end, err *e);
+
+/* The one of `names` (NULL-terminated) that `name` is, whatever its case; NULL when it is none. */
+const char *field_find(const char *name, const char *const *names);
+
+/* One of `names`, which are static and told in the error. find: knows more words for them, or NULL. */
 bool field_name(const json_in *body, const char *key, const char *(*find)(const char *), const char *const *names,
                 const char **out, err *e);
 
@@ -29,6 +38,7 @@ void field_json(const json_in *body, const char *key, json_in *out, yyjson_doc *
 /* Appends "key":value, (with the comma); a number as the shortest text that reads back as the same. */
 void field_write_string(buf *out, const char *key, const char *value);
 void field_write_real(buf *out, const char *key, double v);
+void field_write_share(buf *out, double weight, double start, double end);   /* "weight", "start", "end" */
 void field_write_names(buf *out, const char *key, const char *const *names); /* NULL-terminated */
 
 #endif

@@ -21,24 +21,13 @@ void image_ip_adapter_copy(image_ip_adapter *to, const image_ip_adapter *from) {
     to->image = str_dup(from->image);
 }
 
-static bool read_text(const json_in *in, const char *key, bool is_required, char **out, err *e) {
-    const char *text = NULL;
-    if (!json_get_str(in, key, &text, e)) return false;
-    if (is_required && str_empty(text)) return err_set(e, ERR_INVALID, "%s: required", json_at(in, key).path);
-    if (!str_empty(text)) str_set(out, text);
-    return true;
-}
-
 static bool read_object(image_ip_adapter *a, const json_in *in, bool strict, err *e) {
     *a = (image_ip_adapter){.weight = 1, .end = 1};
     if (!yyjson_is_obj(in->val)) return field_wrong_type(in, "object", e);
     if (strict && !json_check_keys(in, keys, sizeof keys / sizeof *keys, e)) return err_wrap(e, "%s", in->path);
-    bool ok = read_text(in, "model", true, &a->model, e) && read_text(in, "image", true, &a->image, e) &&
-              read_text(in, "clip_vision", false, &a->clip_vision, e) &&
-              field_real(in, "weight", &a->weight, 0, IP_ADAPTER_WEIGHT_MAX, e) &&
-              field_real(in, "start", &a->start, 0, 1, e) && field_real(in, "end", &a->end, 0, 1, e);
-    if (!ok) return false;
-    return a->start <= a->end || err_set(e, ERR_INVALID, "%s.end: %g is before start, %g", in->path, a->end, a->start);
+    return field_text(in, "model", true, &a->model, e) && field_text(in, "image", true, &a->image, e) &&
+           field_text(in, "clip_vision", false, &a->clip_vision, e) &&
+           field_real(in, "weight", &a->weight, 0, IP_ADAPTER_WEIGHT_MAX, e) && field_span(in, &a->start, &a->end, e);
 }
 
 bool image_ip_adapter_read(image_ip_adapter *a, const json_in *body, bool strict, err *e) {
@@ -52,9 +41,7 @@ bool image_ip_adapter_read(image_ip_adapter *a, const json_in *body, bool strict
 
 void image_ip_adapter_write_values(const image_ip_adapter *a, buf *out) {
     buf_putc(out, ',');
-    field_write_real(out, "weight", a->weight);
-    field_write_real(out, "start", a->start);
-    field_write_real(out, "end", a->end);
+    field_write_share(out, a->weight, a->start, a->end);
     out->len--; /* the last comma */
 }
 

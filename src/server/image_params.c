@@ -1,6 +1,5 @@
 /* image_params.c - see image_params.h. */
 #include "server/image_params.h"
-#include "server/image_fields.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "diffusion/sample/rng.h"
@@ -55,21 +54,7 @@ static const char *find_rng(const char *name) {
 
 static const char *find_format(const char *name) {
     if (str_ieq(name, "jpg")) name = "jpeg";
-    for (size_t i = 0; formats[i]; i++)
-        if (str_ieq(name, formats[i])) return formats[i];
-    return NULL;
-}
-
-static const char *find_vae(const char *name) {
-    for (size_t i = 0; vaes[i]; i++)
-        if (str_ieq(name, vaes[i])) return vaes[i];
-    return NULL;
-}
-
-static const char *find_emphasis(const char *name) {
-    for (size_t i = 0; emphases[i]; i++)
-        if (str_ieq(name, emphases[i])) return emphases[i];
-    return NULL;
+    return field_find(name, formats);
 }
 
 static bool read_sampler(image_params *p, const json_in *body, const char *key, err *e) {
@@ -114,7 +99,7 @@ static bool read_size(image_params *p, const json_in *body, err *e) {
 
 static bool read_side(const json_in *body, const char *key, int *out, err *e) {
     int64_t v = 0;
-    if (!field_whole(body, key, &v, 0, PARAMS_SEED_MAX, e)) return false;
+    if (!field_whole(body, key, &v, -PARAMS_SEED_MAX, PARAMS_SEED_MAX, e)) return false;
     if (v == 0) return true; /* absent, or 0: the model's own */
     if (!check_side(key, v, e)) return false;
     *out = (int)v;
@@ -199,9 +184,9 @@ static bool read_upscale(image_params *p, const json_in *body, err *e) {
     if (!json_get_str(body, "image", &image, e) || !json_get_str(body, "upscaler", &upscaler, e)) return false;
     if (!str_empty(image)) str_set(&p->init_image, image);
     if (!str_empty(upscaler)) str_set(&p->upscaler, upscaler);
-    if (!field_real(body, "factor", &p->factor, 0, PARAMS_FACTOR_MAX, e)) return false;
-    return p->factor <= 0 || p->factor >= 1 ||
-           err_set(e, ERR_INVALID, "factor: %g is not between 1 and %d", p->factor, PARAMS_FACTOR_MAX);
+    double any = 0; /* 0: the upscaler's own */
+    if (!field_real(body, "factor", &any, -HUGE_VAL, HUGE_VAL, e)) return false;
+    return (any >= 0 && any <= 0) || field_real(body, "factor", &p->factor, 1, PARAMS_FACTOR_MAX, e);
 }
 
 static bool read_fields(image_params *p, const json_in *body, err *e) {
@@ -214,9 +199,9 @@ static bool read_fields(image_params *p, const json_in *body, err *e) {
            field_int(body, "batch_size", &p->n, 1, PARAMS_BATCH_MAX, e) &&
            field_int(body, "n", &p->n, 1, PARAMS_BATCH_MAX, e) &&
            field_int(body, "clip_skip", &p->clip_skip, 1, PARAMS_CLIP_SKIP_MAX, e) &&
-           field_name(body, "emphasis", find_emphasis, emphases, &p->emphasis, e) &&
+           field_name(body, "emphasis", NULL, emphases, &p->emphasis, e) &&
            field_real(body, "denoising_strength", &p->strength, 0, 1, e) &&
-           field_real(body, "strength", &p->strength, 0, 1, e) && field_name(body, "vae", find_vae, vaes, &p->vae, e) &&
+           field_real(body, "strength", &p->strength, 0, 1, e) && field_name(body, "vae", NULL, vaes, &p->vae, e) &&
            image_sampling_read(&p->sampling, body, e) &&
            field_name(body, "output_format", find_format, formats, &p->output_format, e) &&
            field_int(body, "output_compression", &p->output_compression, 0, 100, e);
@@ -419,7 +404,7 @@ void image_params_write_names(const char *sampler_name, const char *scheduler_na
     if (name) buf_printf(out, ",\"scheduler\":\"%s\"", name);
     name = rng_name ? find_rng(rng_name) : NULL;
     if (name) buf_printf(out, ",\"rng\":\"%s\"", name);
-    name = emphasis_name ? find_emphasis(emphasis_name) : NULL;
+    name = emphasis_name ? field_find(emphasis_name, emphases) : NULL;
     if (name) buf_printf(out, ",\"emphasis\":\"%s\"", name);
 }
 

@@ -72,9 +72,12 @@ static bool read_field(image_sampling *s, const field *f, const char *key, const
     int64_t whole = 0;
     if (!field_real(body, key, &v, -most, most, e)) return false;
     if (differs(v, f->usual)) {
-        const bool ok = f->whole ? field_whole(body, key, &whole, (int64_t)f->min, (int64_t)f->max, e)
-                                 : field_real(body, key, &checked, f->min, f->max, e);
-        if (!ok) return false;
+        err why = {0};
+        const bool ok = f->whole ? field_whole(body, key, &whole, (int64_t)f->min, (int64_t)f->max, &why)
+                                 : field_real(body, key, &checked, f->min, f->max, &why);
+        const bool is_outside = f->usual < f->min || f->usual > f->max;
+        if (!ok && is_outside) return err_set(e, why.code, "%s, nor %g", why.msg, f->usual);
+        if (!ok) return err_set(e, why.code, "%s", why.msg);
     }
     set(s, f, v);
     return true;
@@ -85,6 +88,9 @@ bool image_sampling_read(image_sampling *s, const json_in *body, err *e) {
         const field *f = &fields[i];
         if ((f->alias && !read_field(s, f, f->alias, body, e)) || !read_field(s, f, f->key, body, e)) return false;
     }
+    if (!s->seed_resize_from_w != !s->seed_resize_from_h)
+        return err_set(e, ERR_INVALID, "seed_resize_from_%s: required with the other side",
+                       s->seed_resize_from_w ? "h" : "w");
     return s->guidance_start <= s->guidance_end ||
            err_set(e, ERR_INVALID, "guidance_end: %g is before guidance_start, %g", s->guidance_end, s->guidance_start);
 }

@@ -2,33 +2,14 @@
 
 #include "base/path.h"
 #include "base/str.h"
+#include "server/model_choice.h"
 #include "server/model_lists.h"
 
 #include <stdlib.h>
 
-/* field: of the request; type: what the file must be, and what people call that. */
-typedef struct wanted {
-    const char *field, *type, *title;
-} wanted;
-
-static const wanted adapter = {"ip_adapter.model", "ip_adapter", "IP-Adapter"};
-static const wanted encoder = {"ip_adapter.clip_vision", "clip_vision", "CLIP vision encoder"};
-
-static const model_entry *find(const models *m, const wanted *w, const char *name, bool *unknown, err *e) {
-    err why = {0};
-    const model_entry *entry = models_find(m, name, &why);
-    *unknown = *unknown || (!entry && why.code == ERR_NOT_FOUND);
-    if (!entry)
-        err_set(e, ERR_INVALID, "%s: %s", w->field, why.msg);
-    else if (!str_eq(entry->type, w->type))
-        err_set(e, ERR_INVALID, "%s: '%.80s' is no %s but of type %s", w->field, entry->id, w->title, entry->type);
-    else if (!entry->supported)
-        err_set(e, ERR_UNSUPPORTED, "%s: '%.80s': %s", w->field, entry->id,
-                entry->reason ? entry->reason : "unsupported");
-    else
-        return entry;
-    return NULL;
-}
+static const model_kind_wanted adapter = {"ip_adapter", "IP-Adapter", "/v1/ip_adapters"};
+static const model_kind_wanted encoder = {"clip_vision", "CLIP vision encoder", "/v1/ip_adapters"};
+static const char adapter_field[] = "ip_adapter.model", encoder_field[] = "ip_adapter.clip_vision";
 
 /* The only one that can be used. */
 static const model_entry *only_encoder(const models *m, bool *unknown, err *e) {
@@ -42,27 +23,20 @@ static const model_entry *only_encoder(const models *m, bool *unknown, err *e) {
     }
     if (count == 1) return found;
     *unknown = *unknown || !count;
-    err_set(e, ERR_INVALID, "%s: required: there %s among the models", encoder.field,
+    err_set(e, ERR_INVALID, "%s: required: there %s among the models", encoder_field,
             count ? "are several encoders" : "is no CLIP vision encoder");
     return NULL;
-}
-
-/* A refiner takes none, which its adapter's widths tell. */
-static bool check_family(const models *m, const image_params *p, const model_entry *entry, err *e) {
-    const model_entry *model = p->model ? models_find(m, p->model, NULL) : NULL;
-    if (!model || !model->family || !entry->family || str_eq(model->family, entry->family)) return true;
-    return err_set(e, ERR_UNSUPPORTED, "%s: '%.80s' is for %s, the model is of %s", adapter.field, entry->id,
-                   entry->family, model->family);
 }
 
 bool ip_adapters_resolve(const models *m, image_params *p, bool *unknown, err *e) {
     image_ip_adapter *a = &p->ip_adapter;
     *unknown = false;
     if (!a->model) return true;
-    const model_entry *entry = find(m, &adapter, a->model, unknown, e);
-    if (!entry || !check_family(m, p, entry, e)) return false;
-    const model_entry *reads =
-        a->clip_vision ? find(m, &encoder, a->clip_vision, unknown, e) : only_encoder(m, unknown, e);
+    const model_entry *entry = model_choice_find(m, &adapter, adapter_field, a->model, unknown, e);
+    if (!entry || !model_choice_fits(m, entry, p->model, adapter_field, e)) return false;
+    const model_entry *reads = a->clip_vision
+                                   ? model_choice_find(m, &encoder, encoder_field, a->clip_vision, unknown, e)
+                                   : only_encoder(m, unknown, e);
     if (!reads) return false;
     str_set(&a->model, entry->id);
     str_set(&a->clip_vision, reads->id);
@@ -77,8 +51,9 @@ bool ip_adapters_write(const models *m, const uploads *u, const image_params *p,
         buf_puts(out, "null");
         return true;
     }
-    const model_entry *entry = find(m, &adapter, a->model, &unknown, e);
-    const model_entry *reads = entry ? find(m, &encoder, a->clip_vision, &unknown, e) : NULL;
+    const model_entry *entry = model_choice_find(m, &adapter, adapter_field, a->model, &unknown, e);
+    const model_entry *reads =
+        entry ? model_choice_find(m, &encoder, encoder_field, a->clip_vision, &unknown, e) : NULL;
     char *picture = reads ? uploads_path(u, a->image, e) : NULL;
     if (!picture) return reads ? err_wrap(e, "ip_adapter.image") : false;
     char *name = path_stem(entry->id);

@@ -538,17 +538,19 @@ static bool fits_stem(const model_entry *e, const char *name) {
     return fits;
 }
 
-static const model_entry *not_found(const models *m, const char *name, err *e) {
+/* type: NULL for any, here and below. */
+static const model_entry *not_found(const models *m, const char *type, const char *name, err *e) {
     const char **ids = mem_alloc(models_count(m), sizeof *ids);
-    for (size_t i = 0; i < models_count(m); i++) ids[i] = models_at(m, i)->id;
-    const char *near = str_nearest(name, ids, models_count(m));
+    size_t count = 0;
+    for (size_t i = 0; i < models_count(m); i++)
+        if (!type || str_eq(models_at(m, i)->type, type)) ids[count++] = models_at(m, i)->id;
+    const char *near = str_nearest(name, ids, count);
     err_set(e, ERR_NOT_FOUND, "there is no model '%.80s'%s%.80s%s", name, near ? "; did you mean '" : "",
             near ? near : "", near ? "'?" : "");
     free(ids);
     return NULL;
 }
 
-/* type: NULL for any. */
 static const model_entry *find_among(const models *m, const char *type, const char *name, err *e) {
     static const fits_fn ways[] = {fits_id, fits_file, fits_stem};
     for (size_t w = 0; w < sizeof ways / sizeof *ways; w++) {
@@ -563,7 +565,7 @@ static const model_entry *find_among(const models *m, const char *type, const ch
         }
         if (found) return found;
     }
-    return not_found(m, name, e);
+    return not_found(m, type, name, e);
 }
 
 const model_entry *models_find(const models *m, const char *name, err *e) {

@@ -3,15 +3,14 @@
 #include "base/str.h"
 #include "diffusion/image/upscalers.h"
 #include "server/image_fields.h"
+#include "server/model_choice.h"
 
-static bool is_upscaler(const model_entry *e) {
-    return str_eq(e->type, "upscaler");
-}
+static const model_kind_wanted kind = {"upscaler", "upscaler", "/v1/upscalers"};
 
 static const model_entry *first_usable(const models *m, const char *field, err *e) {
     for (size_t i = 0; i < models_count(m); i++) {
         const model_entry *entry = models_at(m, i);
-        if (is_upscaler(entry) && entry->supported) return entry;
+        if (str_eq(entry->type, kind.type) && entry->supported) return entry;
     }
     err_set(e, ERR_INVALID, "%s: there is none in the model folder; put an ESRGAN or Real-ESRGAN file into it", field);
     return NULL;
@@ -19,18 +18,8 @@ static const model_entry *first_usable(const models *m, const char *field, err *
 
 const model_entry *upscalers_find(const models *m, const char *field, const char *name, err *e) {
     if (str_empty(name)) return first_usable(m, field, e);
-    err why = {0};
-    const model_entry *entry = models_find(m, name, &why);
-    if (!entry) {
-        err_set(e, ERR_INVALID, "%s: %s", field, why.msg);
-    } else if (!is_upscaler(entry)) {
-        err_set(e, ERR_INVALID, "%s: '%.80s' is no upscaler but of type %s", field, entry->id, entry->type);
-    } else if (!entry->supported) {
-        err_set(e, ERR_UNSUPPORTED, "%s: '%.80s': %s", field, entry->id, entry->reason ? entry->reason : "unsupported");
-    } else {
-        return entry;
-    }
-    return NULL;
+    bool unknown = false;
+    return model_choice_find(m, &kind, field, name, &unknown, e);
 }
 
 bool upscalers_of_hires(const models *m, const image_params *p, const model_entry **out, err *e) {

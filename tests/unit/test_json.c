@@ -71,6 +71,9 @@ static void unknown_keys_get_a_hint(void **state) {
     err e = {0};
     assert_false(json_check_keys(&root, known, 2, &e));
     assert_string_equal(e.msg, "unknown key 'promt'; did you mean 'prompt'?");
+    const char *far[] = {"width", "height"};
+    assert_false(json_check_keys(&root, far, 2, &e));
+    assert_string_equal(e.msg, "unknown key 'promt' beside width, height");
     yyjson_doc_free(doc);
 }
 

@@ -61,6 +61,7 @@ static void test_refusals_name_the_field(void **state) {
         {"{\"prompt\":\"a\",\"steps\":[1]}", "steps: expected a whole number"},
         {"{\"prompt\":\"a\",\"steps\":1e300}", "steps: "},
         {"{\"prompt\":\"a\",\"width\":100}", "width: 100 is not a multiple of 8"},
+        {"{\"prompt\":\"a\",\"width\":-8}", "width: -8 is not between 64 and 4096"},
         {"{\"prompt\":\"a\",\"height\":32}", "height: 32 is not between 64 and 4096"},
         {"{\"prompt\":\"a\",\"height\":8192}", "height: 8192 is not between 64 and 4096"},
         {"{\"prompt\":\"a\",\"size\":\"512\"}", "size: '512' is not of the form 512x512"},
@@ -136,6 +137,8 @@ static void test_refusals_name_the_field(void **state) {
         {"{\"prompt\":\"a\",\"outpaint\":{\"top\":-8}}", "outpaint.top: -8 is not between 0 and 2048"},
         {"{\"prompt\":\"a\",\"outpaint\":{\"feather\":257}}", "outpaint.feather: 257 is not between 0 and 256"},
         {"{\"prompt\":\"a\",\"outpaint\":{\"lefd\":8}}", "outpaint: unknown key 'lefd'; did you mean 'left'?"},
+        {"{\"prompt\":\"a\",\"outpaint\":{\"depth\":8}}",
+         "outpaint: unknown key 'depth' beside left, right, top, bottom, feather"},
         {"{\"prompt\":\"a\",\"hires\":{}}", "hires.scale: required, or width, or height"},
         {"{\"prompt\":\"a\",\"hires\":{\"scale\":9}}", "hires.scale: 9 is not between 1 and 8"},
         {"{\"prompt\":\"a\",\"hires\":{\"width\":20}}", "hires.width: 20 is not between 64 and 4096"},
@@ -149,10 +152,11 @@ static void test_refusals_name_the_field(void **state) {
         {"{\"prompt\":\"a\",\"cfg_rescale\":\"x\"}", "cfg_rescale: expected a number"},
         {"{\"prompt\":\"a\",\"guidance_start\":0.6,\"guidance_end\":0.5}",
          "guidance_end: 0.5 is before guidance_start, 0.6"},
-        {"{\"prompt\":\"a\",\"dynamic_threshold\":0.2}", "dynamic_threshold: 0.2 is not between 0.5 and 1"},
+        {"{\"prompt\":\"a\",\"dynamic_threshold\":0.2}", "dynamic_threshold: 0.2 is not between 0.5 and 1, nor 0"},
         {"{\"prompt\":\"a\",\"subseed\":1.5}", "subseed: 1.5 is not a whole number"},
-        {"{\"prompt\":\"a\",\"subseed\":-2}", "subseed: -2 is not between 0 and 9007199254740975"},
+        {"{\"prompt\":\"a\",\"subseed\":-2}", "subseed: -2 is not between 0 and 9007199254740975, nor -1"},
         {"{\"prompt\":\"a\",\"seed_resize_from_w\":32}", "seed_resize_from_w: 32 is not between 64 and 4096"},
+        {"{\"prompt\":\"a\",\"seed_resize_from_w\":64}", "seed_resize_from_h: required with the other side"},
         {"{\"prompt\":\"a\",\"subseed_strenght\":1}",
          "unknown key 'subseed_strenght'; did you mean 'subseed_strength'?"},
         {"{\"prompt\":\"a\",\"stepz\":3}", "unknown key 'stepz'; did you mean 'steps'?"},
@@ -414,6 +418,8 @@ static void test_upscales(void **state) {
     image_params_free(&p);
     assert_false(read_json(&p, "{\"type\":\"upscale\",\"factor\":0.5}", true, &e));
     assert_string_equal(e.msg, "factor: 0.5 is not between 1 and 8");
+    assert_false(read_json(&p, "{\"type\":\"upscale\",\"factor\":9}", true, &e));
+    assert_string_equal(e.msg, "factor: 9 is not between 1 and 8");
 }
 
 static void test_what_is_written_reads_back_the_same(void **state) {

@@ -5,6 +5,7 @@
 #include "server/demo.h"
 #include "server/embeddings.h"
 #include "server/loras.h"
+#include "server/model_choice.h"
 #include "server/model_lists.h"
 #include "server/models.h"
 
@@ -179,6 +180,36 @@ static void test_models_are_found_by_short_names(void **state) {
     assert_non_null(strstr(e.msg, "did you mean 'a/one.safetensors'?"));
     assert_null(models_find(w.m, "", &e));
     assert_null(models_find(w.m, "../x", &e));
+    world_free(&w);
+}
+
+static void test_a_file_is_chosen_among_those_of_its_kind(void **state) {
+    (void)state;
+    static const model_kind_wanted lora = {"lora", "LoRA", "/v1/loras"}, llm = {"llm", "language model", "/v1/models"};
+    world w;
+    world_init(&w);
+    write_lora(&w, "loras/twin.safetensors");
+    write_llm(&w, "twin.gguf");
+    write_llm(&w, "writer.gguf");
+    open_index(&w);
+    fixture_spin(&w.f);
+    err e = {0};
+    bool unknown = false;
+    const model_entry *found = model_choice_find(w.m, &lora, "x.model", "twin", &unknown, &e);
+    assert_string_equal(found->id, "loras/twin.safetensors");
+    assert_string_equal(model_choice_find(w.m, &llm, "x.model", "twin", &unknown, &e)->id, "twin.gguf");
+    assert_null(model_choice_find(w.m, &lora, "x.model", "writer", &unknown, &e));
+    assert_string_equal(e.msg, "x.model: 'writer.gguf' is no LoRA but of type llm");
+    assert_false(unknown);
+    assert_null(model_choice_find(w.m, &lora, "x.model", "loras/twins.safetensors", &unknown, &e));
+    assert_string_equal(e.msg, "x.model: there is no model 'loras/twins.safetensors'; did you mean "
+                               "'loras/twin.safetensors'? (GET /v1/loras lists them)");
+    assert_true(unknown && e.code == ERR_INVALID);
+    assert_true(model_choice_fits(w.m, found, NULL, "x.model", &e));
+    assert_true(model_choice_fits(w.m, found, "nobody", "x.model", &e));
+    assert_true(model_choice_fits(w.m, found, found->id, "x.model", &e));
+    assert_false(model_choice_fits(w.m, found, "twin.gguf", "x.model", &e));
+    assert_string_equal(e.msg, "x.model: 'loras/twin.safetensors' is for sd1, the model is of llama");
     world_free(&w);
 }
 
@@ -629,6 +660,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_files_are_listed_by_content),
         cmocka_unit_test(test_models_are_found_by_short_names),
+        cmocka_unit_test(test_a_file_is_chosen_among_those_of_its_kind),
         cmocka_unit_test(test_loras_are_found_by_name),
         cmocka_unit_test(test_without_loras),
         cmocka_unit_test(test_embeddings_named_in_prompts),
