@@ -722,38 +722,128 @@ describe('the gallery', () => {
     clean(page);
   });
 
-  it('a ControlNet follows a dropped picture', async () => {
-    const page = await open();
-    await small(page, 3);
-    await page.getByRole('button', { name: 'Text to image' }).click();
-    await page.getByRole('button', { name: 'ControlNet', exact: true }).click();
-    const field = page.getByRole('button', { name: 'Choose a picture to follow' });
-    await field.waitFor();
-    await field.evaluate(async (target) => {
+  /** Drops a black square on a field. */
+  const dropSquare = (field) =>
+    field.evaluate(async (target) => {
       const canvas = new OffscreenCanvas(64, 64);
       canvas.getContext('2d').fillRect(16, 16, 32, 32);
       const data = new DataTransfer();
       data.items.add(new File([await canvas.convertToBlob()], 'square.png', { type: 'image/png' }));
       target.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
     });
-    await page.getByAltText('The picture that the ControlNet follows').waitFor();
+  async function type(scope, name, value) {
+    const field = scope.getByRole('spinbutton', { name, exact: true });
+    await field.fill(String(value));
+    await field.blur();
+  }
+  const sent = real ? /^upload:/ : /^data:image\/png;base64,/;
+
+  it('ControlNets follow dropped pictures, each in its own way', async () => {
+    const page = await open();
+    await small(page, 3);
+    await page.getByRole('button', { name: 'Text to image' }).click();
+    await page.getByRole('button', { name: 'ControlNet', exact: true }).click();
+    const first = page.getByRole('group', { name: 'ControlNet with the control picture', exact: true });
+    const second = page.getByRole('group', { name: 'ControlNet with the control picture 2' });
+    await dropSquare(first.getByRole('button', { name: 'Choose a picture to follow' }));
+    await first.getByAltText('The picture that the ControlNet follows').waitFor();
     assert.equal(await page.getByAltText('The picture to start from').count(), 0, 'it is no start of image to image');
-    await page.getByRole('spinbutton', { name: 'Control weight' }).fill('0.8');
-    await page.getByRole('spinbutton', { name: 'Control weight' }).blur();
+    await type(first, 'Control weight', 0.8);
+    await first.getByRole('button', { name: 'When and how' }).click();
+    await type(first, 'Control until', 0.5);
+    await type(first, 'Low threshold', 40);
+    await first.getByRole('combobox', { name: 'Whose say counts more' }).click();
+    await page.getByRole('option', { name: 'The prompt' }).click();
+    await page.getByRole('button', { name: 'Another ControlNet' }).click();
+    await dropSquare(second.getByRole('button', { name: 'Choose a picture to follow' }));
+    await second.getByRole('checkbox', { name: 'Find its edges' }).uncheck();
     assert.deepEqual(await accessibility(page), []);
     await shot(page, 'controlnet');
     await ui(page).prompt.fill('a house with a square roof');
     await ui(page).generate.click();
     const job = await over('a house with a square roof');
     assert.equal(job.status, 'done', JSON.stringify(job.error));
-    const [one] = job.params.controlnet;
-    assert.deepEqual([one.weight, one.preprocessor], [0.8, 'canny']);
-    assert.match(one.image, real ? /^upload:/ : /^data:image\/png;base64,/);
-    assert.match(one.model, /^controlnet\//);
+    const [one, two, ...others] = job.params.controlnet;
+    assert.deepEqual(others, []);
+    assert.deepEqual([one.weight, one.preprocessor, one.end, one.mode], [0.8, 'canny', 0.5, 'prompt']);
+    assert.deepEqual([one.low_threshold, one.high_threshold], [40, 200]);
+    assert.equal(two.preprocessor, 'none');
+    for (const c of [one, two]) {
+      assert.match(c.image, sent);
+      assert.match(c.model, /^controlnet\//);
+    }
+    await second.getByRole('button', { name: 'Remove the ControlNet of the control picture 2' }).click();
     await page.getByRole('button', { name: 'Remove the control picture' }).click();
     await ui(page).prompt.fill('a house without one');
     await ui(page).generate.click();
     assert.equal((await over('a house without one')).params.controlnet, undefined);
+    clean(page);
+  });
+
+  it('a picture is a prompt', async () => {
+    const page = await open();
+    await small(page, 3);
+    await page.getByRole('button', { name: 'Text to image' }).click();
+    await page.getByRole('button', { name: 'Picture as prompt', exact: true }).click();
+    await dropSquare(page.getByRole('button', { name: 'Choose a picture to take up' }));
+    await page.getByAltText('The picture that is a prompt').waitFor();
+    assert.equal(await page.getByAltText('The picture to start from').count(), 0, 'it is no start of image to image');
+    await type(page, 'Picture weight', 0.6);
+    await type(page, 'Picture until', 0.9);
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'picture-as-prompt');
+    await ui(page).prompt.fill('a dark room');
+    await ui(page).generate.click();
+    const job = await over('a dark room');
+    assert.equal(job.status, 'done', JSON.stringify(job.error));
+    const given = job.params.ip_adapter;
+    assert.deepEqual([given.weight, given.start, given.end], [0.6, 0, 0.9]);
+    assert.match(given.image, sent);
+    assert.match(given.model, /^ipadapter\//);
+    assert.match(given.clip_vision, /^clip_vision\//);
+    await page.getByRole('button', { name: 'Remove the prompt picture' }).click();
+    await ui(page).prompt.fill('a dark room without it');
+    await ui(page).generate.click();
+    assert.equal((await over('a dark room without it')).params.ip_adapter, undefined);
+    clean(page);
+  });
+
+  it('guidance, variations and noise are set under Advanced, and come back from the picture', async () => {
+    const page = await open();
+    const { prompt, generate } = ui(page);
+    await small(page, 4);
+    await page.getByRole('button', { name: 'Text to image' }).click();
+    await page.getByRole('button', { name: 'Advanced' }).click();
+    for (const name of ['Guidance', 'Variation', 'Noise of the steps'])
+      await page.getByRole('button', { name, exact: true }).click();
+    const wanted = {
+      guidance_rescale: ['CFG rescale', 0.7],
+      guidance_end: ['Guided until', 0.75],
+      dynamic_threshold: ['Dynamic threshold', 0.99],
+      subseed: ['Variation seed', 7],
+      subseed_strength: ['Variation strength', 0.25],
+      seed_resize_from_w: ['Seed’s own width', SIZE],
+      seed_resize_from_h: ['Seed’s own height', SIZE],
+      eta: ['Eta', 0.5],
+      s_noise: ['Noise multiplier', 1.01],
+      eta_noise_seed_delta: ['Noise seed delta (ENSD)', 31337],
+    };
+    for (const [name, value] of Object.values(wanted)) await type(page, name, value);
+    assert.deepEqual(await accessibility(page), []);
+    await page.getByRole('spinbutton', { name: 'Noise seed delta (ENSD)' }).scrollIntoViewIfNeeded();
+    await shot(page, 'sampling');
+    await prompt.fill('a boat in the mist');
+    await generate.click();
+    const job = await over('a boat in the mist');
+    assert.equal(job.status, 'done', JSON.stringify(job.error));
+    for (const [key, [, value]] of Object.entries(wanted)) assert.equal(job.params[key], value, key);
+    for (const name of ['Dynamic threshold', 'Variation seed', 'Eta', 'Noise seed delta (ENSD)'])
+      await type(page, name, '');
+    await type(page, 'CFG rescale', 0.1);
+    await page.locator('.bar').getByText('a boat in the mist').waitFor();
+    await page.getByRole('button', { name: 'Use its parameters' }).click();
+    for (const [name, value] of Object.values(wanted))
+      assert.equal(await page.getByRole('spinbutton', { name, exact: true }).inputValue(), String(value), name);
     clean(page);
   });
 

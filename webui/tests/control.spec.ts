@@ -1,14 +1,20 @@
 // ControlNet: which are offered, and what is sent.
+import { createPinia, setActivePinia } from 'pinia';
 import { describe, expect, it } from 'vitest';
-import { useControl } from '@/stores/control';
+import { nextTick } from 'vue';
+import { CONTROLS_MAX, useControl } from '@/stores/control';
 import { useModels } from '@/stores/models';
 import { makeModel } from './make';
 
 const shape = { kind: 'data', value: 'data:image/png;base64,AA', src: '', name: 'a.png', width: 9, height: 9 } as const;
 
+const canny = () => {
+  useModels().list = [makeModel('controlnet/canny.pth', { type: 'controlnet' })];
+};
+
 describe('control', () => {
   it('offers those that fit the loaded model; one that is gone is not chosen', () => {
-    const control = useControl();
+    const control = useControl().all[0]!;
     useModels().list = [
       makeModel('m.safetensors', { loaded: true }),
       makeModel('controlnet/canny.pth', { type: 'controlnet' }),
@@ -25,14 +31,51 @@ describe('control', () => {
   });
   it('sends nothing without a picture or a ControlNet', () => {
     const control = useControl();
-    useModels().list = [makeModel('controlnet/canny.pth', { type: 'controlnet' })];
+    canny();
     expect(control.params()).toEqual({});
-    control.picture = shape;
-    Object.assign(control.fields, { weight: 0.5, canny: false });
+    control.all[0]!.picture = shape;
+    Object.assign(control.all[0]!.fields, { weight: 0.5, canny: false });
     expect(control.params()).toEqual({
       controlnet: [{ model: 'controlnet/canny.pth', image: shape.value, weight: 0.5, preprocessor: 'none' }],
     });
     useModels().list = [];
     expect(control.params()).toEqual({});
+  });
+  it('sends each one that has a picture, with what is said of it', () => {
+    const control = useControl();
+    canny();
+    control.add();
+    control.add();
+    const [first, , third] = control.all;
+    first!.picture = { ...shape, value: 'a.png' };
+    Object.assign(first!.fields, { start: 0.1, end: 0.6, mode: 'prompt', low_threshold: 50, high_threshold: 80 });
+    third!.picture = { ...shape, value: 'b.png' };
+    third!.fields.canny = false;
+    expect(control.used).toBe(2);
+    const model = 'controlnet/canny.pth';
+    const canned = { preprocessor: 'canny', low_threshold: 50, high_threshold: 80 };
+    const b = { model, image: 'b.png', weight: 1, preprocessor: 'none' };
+    expect(control.params()).toEqual({
+      controlnet: [{ model, image: 'a.png', weight: 1, start: 0.1, end: 0.6, mode: 'prompt', ...canned }, b],
+    });
+    control.remove(first!);
+    expect(control.params()).toEqual({ controlnet: [b] });
+  });
+  it('keeps what is chosen, without the pictures; there is always one to fill in', async () => {
+    const control = useControl();
+    control.add();
+    control.all[1]!.fields.weight = 0.3;
+    control.all[1]!.picture = shape;
+    await nextTick();
+    setActivePinia(createPinia());
+    const again = useControl();
+    expect(again.all.map((c) => [c.fields.weight, c.picture])).toEqual([
+      [1, null],
+      [0.3, null],
+    ]);
+    for (const c of [...again.all]) again.remove(c);
+    expect(again.all.length).toBe(1);
+    for (let i = 0; i < 20; i++) again.add();
+    expect(again.all.length).toBe(CONTROLS_MAX);
   });
 });

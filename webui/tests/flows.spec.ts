@@ -1,8 +1,9 @@
 // Other ways through the models: what is sent of them, and what a picture tells.
 import { describe, expect, it } from 'vitest';
 import { useFlows } from '@/stores/flows';
+import { useModels } from '@/stores/models';
 import { useStudio } from '@/stores/studio';
-import { makePicture } from './make';
+import { makeModel, makePicture } from './make';
 
 describe('flows', () => {
   it('a refiner is sent when there is one, and taken over from a picture', () => {
@@ -26,6 +27,13 @@ describe('flows', () => {
     expect(flows.params()).toEqual({ diffusion_tile: 512, diffusion_tile_overlap: 128 });
     flows.use(null);
     expect(flows.params()).toEqual({});
+  });
+  it('a tiny autoencoder decodes when it is asked for and there is one', () => {
+    const flows = useFlows();
+    flows.fields.vae = 'taesd';
+    expect(flows.params()).toEqual({});
+    useModels().list = [makeModel('taesd.safetensors', { type: 'vae', family: 'taesd' })];
+    expect(flows.params()).toEqual({ vae: 'taesd' });
   });
   it('step caching is sent when it is on', () => {
     const flows = useFlows();

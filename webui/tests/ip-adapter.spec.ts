@@ -31,6 +31,8 @@ describe('picture as prompt', () => {
         weight: 0.5,
       },
     });
+    Object.assign(adapter.fields, { start: 0.2, end: 0.9 });
+    expect(adapter.params().ip_adapter).toMatchObject({ start: 0.2, end: 0.9 });
     useModels().list = [];
     expect(adapter.params()).toEqual({});
   });

@@ -76,6 +76,7 @@ export interface ImageComponents {
   t5xxl?: string;
   llm?: string;
   taesd?: string; // a tiny autoencoder: real previews
+  prediction?: 'eps' | 'v'; // what the model says; without it its file decides
 }
 export interface LlmOptions {
   n_ctx?: number;
@@ -105,7 +106,12 @@ export interface ControlParam {
   model: string; // its id
   image: string;
   weight?: number;
-  preprocessor?: 'none' | 'canny';
+  start?: number; // shares of the run
+  end?: number;
+  mode?: string;
+  preprocessor?: string;
+  low_threshold?: number; // of canny
+  high_threshold?: number;
 }
 /** A picture as prompt. */
 export interface IpAdapterParam {
@@ -113,8 +119,28 @@ export interface IpAdapterParam {
   clip_vision?: string; // the id of the encoder that it reads pictures with
   image: string;
   weight?: number;
+  start?: number;
+  end?: number;
 }
-export interface ImageParams {
+/** How the sampler, its noise and its guidance differ from what is usual. */
+export interface SamplingParams {
+  guidance_rescale: number;
+  guidance_start: number;
+  guidance_end: number;
+  dynamic_threshold: number;
+  dynamic_threshold_limit: number;
+  subseed: number;
+  subseed_strength: number;
+  seed_resize_from_w: number;
+  seed_resize_from_h: number;
+  eta: number;
+  s_noise: number;
+  s_churn: number;
+  s_tmin: number;
+  s_tmax: number;
+  eta_noise_seed_delta: number;
+}
+export interface ImageParams extends Partial<SamplingParams> {
   prompt: string;
   negative_prompt: string;
   width: number;
@@ -129,6 +155,8 @@ export interface ImageParams {
   emphasis?: string;
   rng: string;
   output_format: OutputFormat;
+  output_compression?: number;
+  vae?: string; // what decodes
   loras?: LoraParam[];
   prompt_template?: string; // what the prompt was made from, where it had wildcards
   negative_template?: string;
@@ -220,8 +248,10 @@ export interface Options {
   rngs: string[];
   emphases: string[];
   formats: string[];
+  vaes: string[];
   upscalers: string[];
   mask_fills: string[];
+  control_modes: string[];
 }
 export interface Page<T, Id> {
   data: T[];

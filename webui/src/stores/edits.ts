@@ -2,6 +2,7 @@
 import { defineStore } from 'pinia';
 import { computed, ref, watch } from 'vue';
 import type { ImageParams } from '@/api/types';
+import { kept } from '@/lib/kept';
 import { load, save } from '@/lib/storage';
 import { maskUrl, paints, type Stroke } from '@/lib/strokes';
 import { useForm } from './form';
@@ -46,7 +47,7 @@ export const editDefaults: EditFields = {
 
 export const useEdits = defineStore('edits', () => {
   const form = useForm();
-  const fields = ref<EditFields>({ ...editDefaults, ...load<Partial<EditFields>>('edits', {}) });
+  const fields = kept('edits', editDefaults);
   const strokes = ref<Stroke[]>(load<Stroke[]>('strokes', []));
   const undone = ref<Stroke[]>([]);
   const open = ref(false); // the mask is being painted
@@ -56,7 +57,6 @@ export const useEdits = defineStore('edits', () => {
     return left + right + top + bottom > 0;
   });
 
-  watch(fields, (f) => save('edits', f), { deep: true });
   watch(strokes, (s) => save('strokes', s));
   // A mask belongs to its picture.
   watch(

@@ -1,13 +1,14 @@
-// Other ways through the models: a refiner that takes over within the run, tiles, step caching. Kept in the browser at
-// every change.
+// Other ways through the models: a refiner that takes over within the run, tiles, step caching, another decoder. Kept in
+// the browser at every change.
 import { defineStore } from 'pinia';
-import { computed, ref, watch } from 'vue';
+import { computed } from 'vue';
 import type { ImageParams } from '@/api/types';
 import { modelTitle } from '@/lib/format';
-import { load, save } from '@/lib/storage';
+import { kept, takeOver } from '@/lib/kept';
 import { useModels } from './models';
 
 export const NO_REFINER = 'none';
+export const OWN_VAE = 'full';
 
 export const flowDefaults = {
   refiner: NO_REFINER,
@@ -15,13 +16,12 @@ export const flowDefaults = {
   diffusion_tile: 0, // 0: the whole picture at once
   diffusion_tile_overlap: 64,
   cache_interval: 1, // 1: off
+  vae: OWN_VAE, // or 'taesd'
 };
-export type FlowFields = typeof flowDefaults;
 
 export const useFlows = defineStore('flows', () => {
   const models = useModels();
-  const fields = ref<FlowFields>({ ...flowDefaults, ...load<Partial<FlowFields>>('flows', {}) });
-  watch(fields, (f) => save('flows', f), { deep: true });
+  const fields = kept('flows', flowDefaults);
 
   const refiners = computed(() => [
     { value: NO_REFINER, label: 'None' },
@@ -31,19 +31,18 @@ export const useFlows = defineStore('flows', () => {
       .map((m) => ({ value: m.id, label: modelTitle(m.id) })),
   ]);
 
+  const hasTaesd = computed(() => models.ofType('vae').some((m) => m.family === 'taesd' && m.supported));
+
   function params(): Partial<ImageParams> {
-    const { refiner, switch_at, diffusion_tile, diffusion_tile_overlap, cache_interval } = fields.value;
+    const { refiner, switch_at, diffusion_tile, diffusion_tile_overlap, cache_interval, vae } = fields.value;
     return {
       ...(refiner === NO_REFINER ? {} : { refiner, switch_at }),
       ...(diffusion_tile ? { diffusion_tile, diffusion_tile_overlap } : {}),
       ...(cache_interval > 1 ? { cache_interval } : {}),
+      ...(vae !== OWN_VAE && hasTaesd.value ? { vae } : {}),
     };
   }
-  /** Parameters read from a picture. */
-  function use(given: Partial<ImageParams> | null): void {
-    for (const key of Object.keys(flowDefaults) as (keyof FlowFields)[])
-      Object.assign(fields.value, { [key]: given?.[key] ?? flowDefaults[key] });
-  }
+  const use = (given: Partial<ImageParams> | null) => takeOver(fields.value, flowDefaults, given);
 
-  return { fields, refiners, params, use };
+  return { fields, refiners, hasTaesd, params, use };
 });

@@ -33,6 +33,7 @@ export interface FormFields {
   emphasis: string;
   rng: string;
   output_format: OutputFormat;
+  output_compression: number; // of jpeg and webp: their quality
   strength: number;
   native_width: number; // of the model that width and height were chosen for
   native_height: number;
@@ -54,6 +55,7 @@ export const defaults: FormFields = {
   emphasis: 'a1111',
   rng: 'cuda',
   output_format: 'png',
+  output_compression: 90,
   strength: 0.75,
   native_width: 512,
   native_height: 512,
@@ -65,8 +67,10 @@ const fallbackOptions: Options = {
   rngs: ['cuda', 'cpu'],
   emphases: ['a1111', 'comfy', 'none'],
   formats: ['png', 'jpeg', 'webp'],
+  vaes: ['full', 'taesd'],
   upscalers: ['latent'],
   mask_fills: ['original', 'fill', 'latent_noise', 'latent_nothing'],
+  control_modes: ['balanced', 'prompt', 'control'],
 };
 
 /** Takes over the fields of `from` that have the right type; anything else stays as it is. */
@@ -111,15 +115,9 @@ export const useForm = defineStore('form', () => {
   }
   async function sync(): Promise<void> {
     const given = await api.options();
-    options.value = {
-      samplers: given.samplers ?? fallbackOptions.samplers,
-      schedulers: given.schedulers ?? fallbackOptions.schedulers,
-      rngs: given.rngs ?? fallbackOptions.rngs,
-      emphases: given.emphases ?? fallbackOptions.emphases,
-      formats: given.formats ?? fallbackOptions.formats,
-      upscalers: given.upscalers ?? fallbackOptions.upscalers,
-      mask_fills: given.mask_fills ?? fallbackOptions.mask_fills,
-    };
+    const lists = { ...fallbackOptions };
+    for (const key of Object.keys(lists) as (keyof Options)[]) lists[key] = given[key] ?? lists[key];
+    options.value = lists;
   }
   /** A browser that knows nothing yet takes what another one left on the server. */
   async function restoreFromServer(): Promise<void> {
@@ -141,7 +139,8 @@ export const useForm = defineStore('form', () => {
     if (!options.value.schedulers.includes(next.scheduler)) next.scheduler = fields.value.scheduler;
     next.emphasis = given?.emphasis ?? defaults.emphasis;
     next.prompt = withLoras(next.prompt, given?.loras);
-    fields.value = { ...next, mode: fields.value.mode, n: fields.value.n, output_format: fields.value.output_format };
+    const { mode, n, output_format, output_compression } = fields.value;
+    fields.value = { ...next, mode, n, output_format, output_compression };
   }
   /** Of an enlarged picture those of the small one. */
   const paramsOf = (p: Picture): Partial<ImageParams> => ({

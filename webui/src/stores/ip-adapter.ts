@@ -1,9 +1,9 @@
 // A picture as prompt (IP-Adapter). What is chosen is kept in the browser.
 import { defineStore } from 'pinia';
-import { computed, ref, watch } from 'vue';
+import { computed } from 'vue';
 import type { ImageParams } from '@/api/types';
 import { modelTitle } from '@/lib/format';
-import { load, save } from '@/lib/storage';
+import { kept } from '@/lib/kept';
 import { useModels } from './models';
 import { network } from './network';
 
@@ -11,15 +11,16 @@ export interface IpAdapterFields {
   model: string; // its id
   encoder: string; // the id of what it reads pictures with
   weight: number;
+  start: number; // shares of the run
+  end: number;
 }
 
-const defaults: IpAdapterFields = { model: '', encoder: '', weight: 0.7 };
+const defaults: IpAdapterFields = { model: '', encoder: '', weight: 0.7, start: 0, end: 1 };
 
 export const useIpAdapter = defineStore('ip-adapter', () => {
   const models = useModels();
-  const fields = ref<IpAdapterFields>({ ...defaults, ...load<Partial<IpAdapterFields>>('ip-adapter', {}) });
+  const fields = kept('ip-adapter', defaults);
   const { picture, options, model, isOn, take } = network('ip_adapter', fields);
-  watch(fields, (f) => save('ip-adapter', f), { deep: true });
 
   const encoders = computed(() =>
     models
@@ -38,8 +39,10 @@ export const useIpAdapter = defineStore('ip-adapter', () => {
   /** What goes with the form's parameters. */
   function params(): Partial<ImageParams> {
     if (!picture.value || !isOn.value) return {};
+    const { weight, start, end } = fields.value;
     const image = picture.value.value;
-    return { ip_adapter: { model: model.value, clip_vision: encoder.value, image, weight: fields.value.weight } };
+    const span = start > 0 || end < 1 ? { start, end } : {};
+    return { ip_adapter: { model: model.value, clip_vision: encoder.value, image, weight, ...span } };
   }
 
   return { fields, picture, options, model, encoders, encoder, isOn, take, params };

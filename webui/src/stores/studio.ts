@@ -13,6 +13,7 @@ import { useForm, type InitImage } from './form';
 import { useGallery } from './gallery';
 import { useJobs } from './jobs';
 import { useModels } from './models';
+import { useSampling } from './sampling';
 import { useUi } from './ui';
 import { useWand } from './wand';
 
@@ -30,6 +31,7 @@ export const useStudio = defineStore('studio', () => {
   const form = useForm();
   const jobs = useJobs();
   const models = useModels();
+  const sampling = useSampling();
   const ui = useUi();
   const wand = useWand();
   const needsModel = ref(false); // the hint that an image model must be loaded
@@ -60,8 +62,8 @@ export const useStudio = defineStore('studio', () => {
       );
       return;
     }
-    const all = { ...form.params(), ...edits.params(), ...control.params(), ...ipAdapter.params(), ...flows.params() };
-    const job = await jobs.submit(form.fields.mode, all);
+    const parts = [form, sampling, edits, control, ipAdapter, flows].map((store) => store.params());
+    const job = await jobs.submit(form.fields.mode, Object.assign({}, ...parts));
     if (!job) return;
     ui.follow();
     ui.pane = 'canvas';
@@ -83,6 +85,7 @@ export const useStudio = defineStore('studio', () => {
     form.use(form.paramsOf(p));
     edits.use(p.params);
     flows.use(p.params);
+    sampling.use(p.params);
     ui.pane = 'create';
     alerts.toast('success', 'Parameters taken over', 'Prompt, size, sampler and seed are those of the picture.');
   }
@@ -132,6 +135,7 @@ export const useStudio = defineStore('studio', () => {
       form.use(d.inspection.params);
       edits.use(d.inspection.params);
       flows.use(d.inspection.params);
+      sampling.use(d.inspection.params);
     }
     if (what === 'parameters') form.fields.mode = 'txt2img';
     else form.startFrom(d.picture);
