@@ -5,43 +5,24 @@
  * of the batch is shown the picture, the second none. OUT: the tokens of both, then what the UNet says, as floats. */
 #include "base/file.h"
 #include "base/str.h"
-#include "diffusion/load/tensor_file.h"
-#include "diffusion/load/weights.h"
 #include "diffusion/model/ip_adapter.h"
+#include "unet_case.h"
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-enum { LATENT = 4, BATCH = 2 };
-
-static const float *find(const tensor_file *f, const char *name, int64_t ne[4]) {
-    const tensor_info *t = tensor_file_find(f, name);
-    if (t && ne) memcpy(ne, t->ne, sizeof t->ne);
-    return t ? tensor_file_data(f, t) : NULL;
-}
-
-static unet_input read_input(const tensor_file *f) {
-    int64_t x[4] = {0}, context[4] = {0};
-    unet_input in = {.x = find(f, "x", x),
-                     .n = BATCH,
-                     .timesteps = find(f, "t", NULL),
-                     .context = find(f, "context", context),
-                     .label = find(f, "label", NULL)};
-    in.w = (int)x[0], in.h = (int)x[1], in.tokens = (int)context[1];
-    return in;
-}
+enum { BATCH = 2 };
 
 static bool read_picture(const tensor_file *f, image *out) {
     int64_t ne[4];
-    const float *rgb = find(f, "rgb", ne);
+    const float *rgb = case_numbers(f, "rgb", ne);
     if (!rgb || !image_alloc(out, (int)ne[1], (int)ne[2], 3)) return false;
     for (size_t i = 0; i < image_bytes(out); i++) out->px[i] = (unsigned char)rgb[i];
     return true;
 }
 
 static bool ask(unet *u, ip_adapter *a, clip_vision *v, const tensor_file *f, double weight, const char *path, err *e) {
-    unet_input in = read_input(f);
+    unet_input in = case_input(f);
     const size_t values = BATCH * LATENT * (size_t)in.h * (size_t)in.w;
     const size_t one = (size_t)ip_adapter_tokens(a) * (size_t)unet_describe(u).context_dim;
     image picture = {0};
@@ -57,19 +38,15 @@ static bool ask(unet *u, ip_adapter *a, clip_vision *v, const tensor_file *f, do
 
 static bool run(char **argv, err *e) {
     double weight = 0;
-    backend *b = backend_open("cpu", 2, e);
-    weights *w = weights_open(&(weights_files){.diffusion_model = argv[1]}, e);
-    unet *u = b && w ? unet_open(w, b, e) : NULL;
-    ip_adapter *a = u && weights_commit(w, "", backend_handle(b), NULL, NULL, e) ? ip_adapter_open(argv[2], u, b, e) : NULL;
-    clip_vision *v = a ? clip_vision_open(argv[3], b, e) : NULL;
+    unet_case c;
+    ip_adapter *a = unet_case_open(&c, argv[1], e) ? ip_adapter_open(argv[2], c.u, c.b, e) : NULL;
+    clip_vision *v = a ? clip_vision_open(argv[3], c.b, e) : NULL;
     tensor_file *f = v && str_to_f64(argv[5], &weight) ? tensor_file_open(argv[4], e) : NULL;
-    const bool ok = f && ask(u, a, v, f, weight, argv[6], e);
+    const bool ok = f && ask(c.u, a, v, f, weight, argv[6], e);
     tensor_file_close(f);
     clip_vision_close(v);
     ip_adapter_close(a);
-    unet_close(u);
-    weights_close(w);
-    backend_close(b);
+    unet_case_close(&c);
     return ok;
 }
 

@@ -1,37 +1,21 @@
 /* control_run - ControlNets over numbers from a file, for comparison with a reference (tools/ref/controlnet.py).
  *
- *   control_run unet UNET IN OUT [CONTROLNET WEIGHT]...   IN: safetensors with x [n, 4, h, w], t, context, perhaps
- * label, and a picture "hint0", "hint1", ... [1, 3, 8 h, 8 w] for each ControlNet. OUT: what the UNet says with all of
- * them control_run canny LOW HIGH W H CHANNELS IN OUT        bytes, as they are in memory */
+ *     control_run unet UNET IN OUT [CONTROLNET WEIGHT]...
+ *         IN: safetensors with what case_input() reads, and a picture "hint0", "hint1", ... [1, 3, 8 h, 8 w] for each
+ *         ControlNet; OUT: what the UNet says with all of them, as floats
+ *     control_run canny LOW HIGH W H CHANNELS IN OUT
+ *         bytes, as they are in memory */
 #include "base/file.h"
 #include "base/str.h"
 #include "diffusion/image/canny.h"
-#include "diffusion/load/tensor_file.h"
-#include "diffusion/load/weights.h"
 #include "diffusion/model/controlnet.h"
-#include "diffusion/model/unet.h"
+#include "unet_case.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-enum { LATENT = 4, FACTOR = 8 };
-
-static const float *find(const tensor_file *f, const char *name, int64_t ne[4]) {
-    const tensor_info *t = tensor_file_find(f, name);
-    if (t && ne) memcpy(ne, t->ne, sizeof t->ne);
-    return t ? tensor_file_data(f, t) : NULL;
-}
-
-static unet_input read_input(const tensor_file *f) {
-    int64_t x[4] = {0}, context[4] = {0};
-    unet_input in = {.x = find(f, "x", x),
-                     .timesteps = find(f, "t", NULL),
-                     .context = find(f, "context", context),
-                     .label = find(f, "label", NULL)};
-    in.w = (int)x[0], in.h = (int)x[1], in.n = (int)x[3], in.tokens = (int)context[1];
-    return in;
-}
+enum { FACTOR = 8 };
 
 /* Adds one ControlNet's share to sum. */
 static bool add_control(backend *b, const unet *u, const tensor_file *f, const unet_input *in, int index,
@@ -39,7 +23,7 @@ static bool add_control(backend *b, const unet *u, const tensor_file *f, const u
     char name[16];
     double w = 1;
     snprintf(name, sizeof name, "hint%d", index);
-    const float *rgb = find(f, name, NULL);
+    const float *rgb = case_numbers(f, name, NULL);
     if (!rgb || !str_to_f64(weight, &w)) return err_set(e, ERR_INVALID, "no '%s', or no weight", name);
     controlnet *c = controlnet_open(path, unet_first_half(u), LATENT, b, e);
     if (!c) return false;
@@ -55,7 +39,7 @@ static bool add_control(backend *b, const unet *u, const tensor_file *f, const u
 }
 
 static bool ask(backend *b, unet *u, const tensor_file *f, int argc, char **argv, err *e) {
-    unet_input in = read_input(f);
+    unet_input in = case_input(f);
     const size_t values = (size_t)in.n * LATENT * (size_t)in.h * (size_t)in.w;
     float *sum = mem_alloc((size_t)in.n * control_values(unet_first_half(u), in.h, in.w), sizeof *sum);
     float *out = mem_alloc(values, sizeof *out);
@@ -70,15 +54,11 @@ static bool ask(backend *b, unet *u, const tensor_file *f, int argc, char **argv
 }
 
 static bool run_unet(int argc, char **argv, err *e) {
-    backend *b = backend_open("cpu", 2, e);
-    weights *w = weights_open(&(weights_files){.diffusion_model = argv[2]}, e);
-    unet *u = b && w ? unet_open(w, b, e) : NULL;
-    tensor_file *f = u && weights_commit(w, "", backend_handle(b), NULL, NULL, e) ? tensor_file_open(argv[3], e) : NULL;
-    const bool ok = f && ask(b, u, f, argc, argv, e);
+    unet_case c;
+    tensor_file *f = unet_case_open(&c, argv[2], e) ? tensor_file_open(argv[3], e) : NULL;
+    const bool ok = f && ask(c.b, c.u, f, argc, argv, e);
     tensor_file_close(f);
-    unet_close(u);
-    weights_close(w);
-    backend_close(b);
+    unet_case_close(&c);
     return ok;
 }
 
