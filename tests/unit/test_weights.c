@@ -3,6 +3,8 @@
 #include "diffusion/load/weights.h"
 
 #include "base/str.h"
+#include "diffusion/model/backend.h"
+#include "diffusion/model/nn.h"
 #include "model_bytes.h"
 
 #include <ggml-cpu.h>
@@ -265,6 +267,110 @@ static void quantised(void **state) {
     buf_free(&b);
 }
 
+enum { ROWS = 3, COLUMNS = 512, NUMBERS = ROWS * COLUMNS };
+
+typedef struct product {
+    layer l;
+    const float *x; /* [COLUMNS] */
+    float *y;       /* [ROWS] */
+} product;
+
+static bool build_product(graph *g, void *ctx, err *e) {
+    const product *p = ctx;
+    (void)e;
+    graph_output(g, nn_linear(g, graph_input_f32(g, p->x, COLUMNS, 1, 1, 1), &p->l), p->y);
+    return true;
+}
+
+/* How far `got` is from `want`, by the lengths of both as vectors. */
+static double far_from(const float *got, const float *want, size_t n) {
+    double difference = 0, length = 0;
+    for (size_t i = 0; i < n; i++) {
+        difference += ((double)got[i] - (double)want[i]) * ((double)got[i] - (double)want[i]);
+        length += (double)want[i] * (double)want[i];
+    }
+    return sqrt(difference / length);
+}
+
+static char *file_of(enum ggml_type type, const float *values) {
+    const uint64_t dims[] = {COLUMNS, ROWS};
+    const size_t bytes = ROWS * ggml_row_size(type, COLUMNS);
+    float importance[COLUMNS];
+    unsigned char *data = mem_alloc(bytes, 1);
+    buf b;
+    for (int i = 0; i < COLUMNS; i++) importance[i] = 1;
+    assert_int_equal(ggml_quantize_chunk(type, values, data, 0, ROWS, COLUMNS, importance), bytes);
+    buf_init(&b, 1 << 20);
+    gguf_head(&b, 3, 2, 0);
+    gguf_tensor(&b, UNET "q.weight", 2, dims, (tensor_type)type, 0);
+    gguf_tensor(&b, UNET "c.weight", 2, dims, (tensor_type)type, (bytes + 31) / 32 * 32);
+    put_pad(&b, 32);
+    for (int copy = 0; copy < 2; copy++) {
+        for (size_t i = 0; i < bytes; i++) buf_putc(&b, (char)data[i]);
+        put_pad(&b, 32);
+    }
+    char *path = write_temp(&b);
+    buf_free(&b);
+    free(data);
+    return path;
+}
+
+/* A matrix stays in its type, and products are made with it; a convolution becomes f16. Both hold numbers that are as
+ * near those written as so many bits allow. */
+static void check_type(enum ggml_type type, backend *b, const float *values) {
+    const char *name = ggml_type_name(type);
+    err e = {0};
+    char *path = file_of(type, values);
+    weights *w = open_model(path, NULL);
+    float numbers[NUMBERS], kernel[NUMBERS], y[ROWS], want[ROWS] = {0};
+    product p = {
+        .l = {weights_tensor(w, &e, WEIGHTS_MATRIX, UNET "q.weight", COLUMNS, ROWS), NULL}, .x = values, .y = y};
+    struct ggml_tensor *c = weights_tensor(w, &e, WEIGHTS_CONV, UNET "c.weight", 1, 1, COLUMNS, ROWS);
+    if (!p.l.weight || !c || !weights_commit(w, "", backend_handle(b), NULL, NULL, &e)) fail_msg("%s: %s", name, e.msg);
+    assert_int_equal(p.l.weight->type, type);
+    assert_int_equal(c->type, GGML_TYPE_F16);
+    weights_read(w, UNET "q.weight", numbers);
+    for (int i = 0; i < NUMBERS; i++) kernel[i] = value_at(c, i);
+    const double bits = 8.0 * (double)ggml_type_size(type) / (double)ggml_blck_size(type);
+    const double lost = far_from(numbers, values, NUMBERS);
+    if (lost > fmin(0.6, 2 * exp2(-bits / 1.5)))
+        fail_msg("%s, %.2f bits: %.3f of the numbers is lost", name, bits, lost);
+    assert_true(far_from(kernel, numbers, NUMBERS) < 1e-3);
+    if (!backend_compute(b, build_product, &p, &e)) fail_msg("%s: %s", name, e.msg);
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (int i = 0; i < COLUMNS; i++) sum += (double)numbers[r * COLUMNS + i] * (double)values[i];
+        want[r] = (float)sum;
+    }
+    const double off = far_from(y, want, ROWS);
+    if (off > 1e-3) fail_msg("%s: the product is off by %.4f", name, off);
+    weights_close(w);
+    remove_temp(path);
+}
+
+static void every_quantised_type(void **state) {
+    (void)state;
+    err e = {0};
+    float values[NUMBERS];
+    uint32_t seed = 20261128;
+    int checked = 0;
+    for (int i = 0; i < NUMBERS; i++) {
+        seed = seed * 1664525 + 1013904223;
+        values[i] = (float)(seed >> 8) / (float)(1 << 23) - 1;
+    }
+    backend *b = backend_open("cpu", 1, &e);
+    for (int t = 0; t < GGML_TYPE_COUNT; t++) {
+        const enum ggml_type type = (enum ggml_type)t;
+        /* q8_1 and q8_K hold what a product rounds its other side to, and are in no file */
+        if (!ggml_is_quantized(type) || type == GGML_TYPE_Q8_1 || type == GGML_TYPE_Q8_K) continue;
+        check_type(type, b, values);
+        checked++;
+    }
+    assert_true(checked >= 20);
+    backend_close(b);
+    ggml_quantize_free();
+}
+
 /* A type of each way of lying in memory: in the file, converted to a vector, converted from bf16, quantised. */
 static void changes_come_and_go(void **state) {
     (void)state;
@@ -403,10 +509,17 @@ static void f8_codes(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(queries),      cmocka_unit_test(shapes),         cmocka_unit_test(contents),
-        cmocka_unit_test(cancelled),    cmocka_unit_test(separate_files), cmocka_unit_test(quantised),
-        cmocka_unit_test(long_tensors), cmocka_unit_test(conversions),    cmocka_unit_test(changes_come_and_go),
+        cmocka_unit_test(queries),
+        cmocka_unit_test(shapes),
+        cmocka_unit_test(contents),
+        cmocka_unit_test(cancelled),
+        cmocka_unit_test(separate_files),
+        cmocka_unit_test(quantised),
+        cmocka_unit_test(long_tensors),
+        cmocka_unit_test(conversions),
+        cmocka_unit_test(changes_come_and_go),
         cmocka_unit_test(f8_codes),
+        cmocka_unit_test(every_quantised_type),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
