@@ -222,6 +222,70 @@ static void test_direct(void **state) {
     each_isa(direct_of);
 }
 
+/* Weights of which any four sum up to a number that bfloat16 has, too. */
+static uint16_t *coarse_halves(int64_t n) {
+    uint16_t *x = malloc((size_t)n * sizeof *x);
+    for (int64_t i = 0; i < n; i++) {
+        const float v = roundf(number() * 16) / 16;
+        uint32_t bits;
+        memcpy(&bits, &v, sizeof bits);
+        x[i] = (uint16_t)(bits >> 16);
+    }
+    return x;
+}
+
+static void check_doubled(const cpu_kernels *k, int64_t n, int64_t ic, int64_t oc, int64_t h, int64_t w, bool bias) {
+    const int64_t count = n * oc * 4 * h * w;
+    uint16_t *weights = coarse_halves(oc * ic * 9);
+    float *x = inputs(k, n * ic * h * w), *twice = malloc((size_t)(n * ic * 4 * h * w) * sizeof *twice);
+    for (int64_t i = 0; i < n * ic * 4 * h * w; i++)
+        twice[i] = x[i / (4 * h * w) * h * w + i / (4 * w) % h * w + i / 2 % w];
+    float *biases = numbers(n * oc), *first = malloc((size_t)count * sizeof *first);
+    float *again = malloc((size_t)count * sizeof *again);
+    cpu_conv c = {.x = twice,
+                  .bias = bias ? biases : NULL,
+                  .bias_per_picture = bias,
+                  .weight = {weights, (size_t)(ic * 9) * sizeof *weights, sizeof *weights, half_floats},
+                  .n = n,
+                  .ic = ic,
+                  .oc = oc,
+                  .h = 2 * h,
+                  .w = 2 * w,
+                  .kh = 3,
+                  .kw = 3,
+                  .oh = 2 * h,
+                  .ow = 2 * w,
+                  .stride = 1,
+                  .pad = 1};
+    double *want = conv_reference(&c, weights);
+    c.x = x, c.h = h, c.w = w, c.doubled = true;
+    char what[128];
+    snprintf(what, sizeof what, "%s doubled n%d ic%d oc%d %dx%d", k->name, (int)n, (int)ic, (int)oc, (int)h, (int)w);
+    c.y = first;
+    run_conv(&k->conv_direct, &c, 1);
+    assert_near(what, first, want, count, 0.5, 2e-6);
+    c.y = again;
+    for (int threads = 2; threads <= 5; threads += 3) {
+        run_conv(&k->conv_direct, &c, threads);
+        assert_memory_equal(first, again, (size_t)count * sizeof *first);
+    }
+    free(want), free(first), free(again), free(biases), free(twice), free(x), free(weights);
+}
+
+static void doubled_of(const cpu_kernels *k) {
+    check_doubled(k, 1, 5, 7, 9, 11, true);
+    check_doubled(k, 2, 150, 70, 8, 8, true);
+    check_doubled(k, 3, 3, 5, 1, 1, false);
+    check_doubled(k, 1, 2, 33, 41, 50, false);
+    for (int i = 0; i < 4; i++)
+        check_doubled(k, 1 + below(3), 1 + below(90), 1 + below(90), 1 + below(12), 1 + below(30), below(2) == 1);
+}
+
+static void test_doubled(void **state) {
+    (void)state;
+    each_isa(doubled_of);
+}
+
 /* --- Matrix product --- */
 
 static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool whole_rows) {
@@ -524,9 +588,10 @@ int main(void) {
     if (given) seed = strtoull(given, NULL, 10);
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice), cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
-        cmocka_unit_test(test_direct), cmocka_unit_test(test_products),     cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_norms),  cmocka_unit_test(test_gates),        cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_choice),    cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
+        cmocka_unit_test(test_direct),    cmocka_unit_test(test_doubled),      cmocka_unit_test(test_products),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_norms),        cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

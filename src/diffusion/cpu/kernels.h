@@ -34,6 +34,7 @@ typedef struct cpu_conv {
     int64_t n, ic, oc, h, w, kh, kw, oh, ow;
     int stride, pad;
     bool bias_per_picture;
+    bool doubled; /* of the picture with each of its pixels four times: oh = 2 h, ow = 2 w. 3x3, stride 1, pad 1 */
 } cpu_conv;
 
 /* y [t, out] = x [t, in] weight [out, in]^T + bias [out]. */
@@ -103,7 +104,7 @@ typedef struct cpu_kernels {
     const char *name;
     cpu_precision precision;
     cpu_conv_way conv;          /* any convolution */
-    cpu_conv_way conv_direct;   /* stride 1, the result as large as the picture; kernels up to 11x11 */
+    cpu_conv_way conv_direct;   /* stride 1, the result as large as the picture; kernels up to 11x11; doubled */
     cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; in floats whatever the precision */
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);

@@ -154,7 +154,7 @@ static tensor *forward_rrdb(graph *g, const esrgan *u, tensor *x) {
     tensor *y = x;
     for (int i = 0; i < u->form.blocks; i++) y = forward_block(g, &u->blocks[i], y);
     x = ggml_add(g->ctx, x, nn_conv2d_same(g, y, &u->body));
-    for (int i = 0; i < u->form.ups; i++) x = leaky(g, nn_conv2d_same(g, nn_upsample2(g, x), &u->ups[i]));
+    for (int i = 0; i < u->form.ups; i++) x = leaky(g, nn_conv2d_doubled(g, x, &u->ups[i]));
     return nn_conv2d_same(g, leaky(g, nn_conv2d_same(g, x, &u->full)), &u->last);
 }
 

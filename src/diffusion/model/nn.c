@@ -58,6 +58,21 @@ tensor *nn_conv2d_same_wide(graph *g, tensor *x, const layer *l) {
     return conv_wide(g, x, l, 1, (int)(l->weight->ne[0] / 2));
 }
 
+/* The sum of weights that fall on the same pixel is known for 3x3. */
+static bool doubles(const graph *g, const layer *l) {
+    return backend_custom_ops(g->b) && l->weight->ne[0] == 3 && l->weight->ne[1] == 3;
+}
+
+tensor *nn_conv2d_doubled(graph *g, tensor *x, const layer *l) {
+    if (doubles(g, l)) return cpu_conv2d_doubled(g, x, l->weight, l->bias);
+    return nn_conv2d_same(g, nn_upsample2(g, x), l);
+}
+
+tensor *nn_conv2d_doubled_wide(graph *g, tensor *x, const layer *l) {
+    if (doubles(g, l)) return cpu_conv2d_doubled(g, x, l->weight, l->bias);
+    return nn_conv2d_same_wide(g, nn_upsample2(g, x), l);
+}
+
 tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l) {
     return conv_wide(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), l, 2, 0);
 }

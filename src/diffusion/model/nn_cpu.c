@@ -54,6 +54,7 @@ static bool suits_winograd(const cpu_conv *c) {
 
 /* A chosen way for each shape. */
 static const cpu_conv_way *way_of(const cpu_kernels *k, const cpu_conv *c) {
+    if (c->doubled) return &k->conv_direct;
     if (c->stride != 1 || c->kh != c->kw || c->kh != 2 * c->pad + 1) return &k->conv;
     return k->precision == CPU_F32 && suits_winograd(c) ? &k->conv_winograd : &k->conv_direct;
 }
@@ -77,8 +78,8 @@ static void compute_conv_input(struct ggml_tensor *dst, int ith, int nth, void *
     p->way->input(&c, dst->data, ith, nth);
 }
 
-struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
-                               int stride, int pad) {
+static struct ggml_tensor *convolution(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
+                                       struct ggml_tensor *bias, int stride, int pad, bool doubled) {
     conv_op *p = graph_note(g, sizeof *p);
     x = contiguous(g, x);
     cpu_conv c = {.n = x->ne[3],
@@ -90,9 +91,10 @@ struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tens
                   .kw = kernel->ne[0],
                   .stride = stride,
                   .pad = pad,
-                  .bias_per_picture = bias && bias->ne[1] > 1};
-    c.ow = (c.w + 2 * pad - c.kw) / stride + 1;
-    c.oh = (c.h + 2 * pad - c.kh) / stride + 1;
+                  .bias_per_picture = bias && bias->ne[1] > 1,
+                  .doubled = doubled};
+    c.ow = doubled ? 2 * c.w : (c.w + 2 * pad - c.kw) / stride + 1;
+    c.oh = doubled ? 2 * c.h : (c.h + 2 * pad - c.kh) / stride + 1;
     const bool thin = c.ic < 16 || c.oc < 16; /* the first and last of a network: little work that all else rests on */
     *p = (conv_op){c, way_of(thin ? cpu_kernels_best(CPU_F32) : backend_kernels(g->b), &c)};
     graph_add_work(g, (double)c.n * (double)(c.oh * c.ow) * (double)(c.kh * c.kw) * (double)c.ic * (double)c.oc);
@@ -104,6 +106,16 @@ struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tens
                       compute_conv_input, p);
     if (bias) args[count++] = bias;
     return operation(g, p->way->name, (int64_t[]){c.ow, c.oh, c.oc, c.n}, args, count, compute_conv, p);
+}
+
+struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
+                               int stride, int pad) {
+    return convolution(g, x, kernel, bias, stride, pad, false);
+}
+
+struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
+                                       struct ggml_tensor *bias) {
+    return convolution(g, x, kernel, bias, 1, 1, true);
 }
 
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */

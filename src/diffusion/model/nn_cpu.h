@@ -9,6 +9,10 @@
 struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
                                int stride, int pad);
 
+/* nn_conv2d_doubled, 3x3. */
+struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
+                                       struct ggml_tensor *bias);
+
 /* nn_linear. x: [in, ...], weight: [in, out] of any type, bias: [out] or NULL. */
 struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                      struct ggml_tensor *bias);

@@ -132,7 +132,7 @@ static tensor *crop_like(graph *g, tensor *x, const tensor *like) {
 
 static tensor *forward_output(const unet_pass *p, const unet_stage *s, tensor *x, tensor *skip) {
     x = unet_stage_forward(p, s, ggml_concat(p->g->ctx, crop_like(p->g, x, skip), skip, 2));
-    return s->sampler.weight ? nn_conv2d_same(p->g, nn_upsample2(p->g, x), &s->sampler) : x;
+    return s->sampler.weight ? nn_conv2d_doubled(p->g, x, &s->sampler) : x;
 }
 
 /* Adds the next of what a ControlNet gives, and moves on behind it. */

@@ -130,7 +130,7 @@ static tensor *forward_decoder(graph *g, const vae *v, tensor *z) {
     tensor *x = vae_middle_forward(g, &d->mid, nn_conv2d_same(g, z, &d->conv_in));
     for (int i = v->levels - 1; i >= 0; i--) {
         x = forward_level(g, &d->levels[i], x);
-        if (i) x = nn_conv2d_same_wide(g, nn_upsample2(g, x), &d->levels[i].sampler);
+        if (i) x = nn_conv2d_doubled_wide(g, x, &d->levels[i].sampler);
     }
     return nn_conv2d_same(g, vae_norm_silu(g, x, &d->norm_out), &d->conv_out);
 }
