@@ -22,6 +22,7 @@
 enum { DEPTH = 576, ROW = DEPTH + 16 }; /* cells of weights at a time; the filling keeps rows apart in the cache */
 enum { GROUP = 8 * ROWS, CHUNK = 16 };  /* rows of weights; blocks of pixels */
 enum { LINE_OF_FLOATS = 16 };           /* in a cache line */
+enum { ROWS_AHEAD = 4 };                /* of weights */
 enum { DOUBLED_PHASES = 4, DOUBLED_TAPS = 4, KERNEL = 9 };
 
 /* Where things are in the room. */
@@ -113,6 +114,9 @@ static void pack_weights(const part *p, int64_t plane, int64_t planes) {
     for (int64_t i = 0; i < p->count; i++) {
         const char *row = (const char *)m->data + (size_t)(p->oc + i) * m->row_bytes;
         float *cells = p->weights + i * ROW;
+        if (i + ROWS_AHEAD < p->count) /* rows lie too far apart for the processor to foresee them */
+            fetch_ahead(row + ROWS_AHEAD * m->row_bytes + (size_t)skip * m->element_bytes,
+                        numbers * (int64_t)m->element_bytes);
         if (m->to_floats)
             m->to_floats(row + (size_t)skip * m->element_bytes, p->taps, numbers);
         else

@@ -1,4 +1,4 @@
-/* rows.h - a kernel's memory, and rows of weights as floats, a few at a time. */
+/* rows.h - a kernel's memory, what it reads next, and rows of weights as floats, a few at a time. */
 #ifndef MYSTI_DIFFUSION_CPU_ROWS_H
 #define MYSTI_DIFFUSION_CPU_ROWS_H
 
@@ -6,6 +6,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+
+/* Has `bytes` bytes come to the second-level cache. */
+static inline void fetch_ahead(const void *from, int64_t bytes) {
+    enum { LINE = 64 };
+    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const char *)from + i, 0, 2);
+}
 
 /* Memory for a kernel, from the first cache line on. Without memory it aborts, as base does: it is a megabyte or so. */
 typedef struct cpu_room {
