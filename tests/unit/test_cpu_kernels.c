@@ -85,6 +85,7 @@ static double *conv_reference(const cpu_conv *c, const uint16_t *w) {
             for (int64_t oy = 0; oy < c->oh; oy++)
                 for (int64_t ox = 0; ox < c->ow; ox++, at++) {
                     *at = c->bias ? (double)c->bias[c->bias_per_picture ? n * c->oc + o : o] : 0;
+                    if (c->add) *at += (double)c->add[at - y];
                     for (int64_t i = 0; i < c->ic * c->kh * c->kw; i++) {
                         const int64_t channel = i / (c->kh * c->kw), ky = i / c->kw % c->kh, kx = i % c->kw;
                         const int64_t y_in = oy * c->stride + ky - c->pad, x_in = ox * c->stride + kx - c->pad;
@@ -137,6 +138,8 @@ static void check_conv(const cpu_kernels *k, const conv_case *t, const cpu_conv_
         c.weight = (cpu_matrix){wide, (size_t)(t->ic * kernel * kernel) * sizeof *wide, sizeof *wide, NULL};
     const int64_t count = c.n * c.oc * c.oh * c.ow;
     float *first = malloc((size_t)count * sizeof *first), *again = malloc((size_t)count * sizeof *again);
+    float *add = numbers(count);
+    if (t->is_float) c.add = add;
     double *want = conv_reference(&c, w);
     char what[128];
     snprintf(what, sizeof what, "%s %s n%d ic%d oc%d %dx%d k%d s%d", k->name, name, t->n, t->ic, t->oc, t->h, t->w,
@@ -149,7 +152,7 @@ static void check_conv(const cpu_kernels *k, const conv_case *t, const cpu_conv_
         run_conv(way, &c, threads);
         assert_memory_equal(first, again, (size_t)count * sizeof *first);
     }
-    free(want), free(first), free(again), free(x), free(bias), free(w), free(wide);
+    free(want), free(first), free(again), free(add), free(x), free(bias), free(w), free(wide);
 }
 
 static int below(int most) {
@@ -222,6 +225,57 @@ static void test_direct(void **state) {
     each_isa(direct_of);
 }
 
+static double silu_of(double x) {
+    return x / (1 + exp(-x));
+}
+
+/* A convolution of silu(x a + b). With bfloat16 that is rounded: 2^-9 of each number at most. */
+static void check_scaled(const cpu_kernels *k, int64_t n, int64_t ic, int64_t oc, int64_t h, int64_t w) {
+    const int64_t count = n * oc * h * w, plane = h * w, all = n * ic * plane;
+    uint16_t *weights = halves(oc * ic * 9);
+    float *x = numbers(all), *scales = numbers(2 * n * ic), *scaled = malloc((size_t)all * sizeof *scaled);
+    for (int64_t i = 0; i < all; i++) {
+        const float *ab = scales + i / plane * 2;
+        scaled[i] = (float)silu_of((double)x[i] * (double)ab[0] + (double)ab[1]);
+    }
+    float *first = malloc((size_t)count * sizeof *first), *again = malloc((size_t)count * sizeof *again);
+    cpu_conv c = {.x = scaled,
+                  .weight = {weights, (size_t)(ic * 9) * sizeof *weights, sizeof *weights, half_floats},
+                  .n = n,
+                  .ic = ic,
+                  .oc = oc,
+                  .h = h,
+                  .w = w,
+                  .kh = 3,
+                  .kw = 3,
+                  .oh = h,
+                  .ow = w,
+                  .stride = 1,
+                  .pad = 1};
+    double *want = conv_reference(&c, weights);
+    c.x = x, c.scales = scales, c.y = first;
+    char what[128];
+    snprintf(what, sizeof what, "%s scaled n%d ic%d oc%d %dx%d", k->name, (int)n, (int)ic, (int)oc, (int)h, (int)w);
+    run_conv(&k->conv_direct, &c, 1);
+    assert_near(what, first, want, count, 0.1, k->precision == CPU_BF16 ? 3e-3 : 3e-6);
+    c.y = again;
+    run_conv(&k->conv_direct, &c, 3);
+    assert_memory_equal(first, again, (size_t)count * sizeof *first);
+    free(want), free(first), free(again), free(scaled), free(scales), free(x), free(weights);
+}
+
+static void scaled_of(const cpu_kernels *k) {
+    check_scaled(k, 2, 5, 7, 9, 11);
+    check_scaled(k, 1, 2, 3, 2, 600);
+    for (int i = 0; i < 4; i++)
+        check_scaled(k, 1 + below(3), 1 + below(90), 1 + below(90), 1 + below(12), 1 + below(30));
+}
+
+static void test_scaled(void **state) {
+    (void)state;
+    each_isa(scaled_of);
+}
+
 /* Weights of which any four sum up to a number that bfloat16 has, too. */
 static uint16_t *coarse_halves(int64_t n) {
     uint16_t *x = malloc((size_t)n * sizeof *x);
@@ -291,14 +345,16 @@ static void test_doubled(void **state) {
 static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool whole_rows) {
     uint16_t *w = halves(in * out);
     float *x = inputs(k, t * in), *bias = numbers(out), *first = numbers(t * out), *again = numbers(t * out);
+    float *add = whole_rows ? numbers(t * out) : NULL;
     double *want = malloc((size_t)(t * out) * sizeof *want);
     for (int64_t i = 0; i < t * out; i++) {
-        want[i] = (double)bias[i % out];
+        want[i] = (double)bias[i % out] + (add ? (double)add[i] : 0);
         for (int64_t j = 0; j < in; j++)
             want[i] += (double)x[i / out * in + j] * (double)half_value(w[i % out * in + j]);
     }
     cpu_linear l = {.x = x,
                     .bias = bias,
+                    .add = add,
                     .y = first,
                     .t = t,
                     .in = in,
@@ -313,7 +369,7 @@ static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t ou
         for (int i = 0; i < threads; i++) k->linear(&l, i, threads);
         assert_memory_equal(first, again, (size_t)(t * out) * sizeof *first);
     }
-    free(want), free(first), free(again), free(bias), free(x), free(w);
+    free(want), free(first), free(again), free(add), free(bias), free(x), free(w);
 }
 
 static void products_of(const cpu_kernels *k) {
@@ -409,10 +465,6 @@ static double gelu_of(double x) {
     return x / 2 * erfc(-x / sqrt(2));
 }
 
-static double silu_of(double x) {
-    return x / (1 + exp(-x));
-}
-
 /* Numbers around `middle`, `wide` to either side. */
 static float *numbers_at(int64_t n, float middle, float wide) {
     float *x = numbers(n);
@@ -471,6 +523,16 @@ static void check_group_norm(const cpu_kernels *k, int64_t n, int64_t groups, in
     k->group_norm(&p, 0, 1);
     assert_near(what, y, want, count, 0.5, 5e-7 * (1 + fabs((double)middle)));
     ASSERT_SAME_FOR_THREADS(k->group_norm, &p, y, count);
+    if (!silu) {
+        float *scales = numbers(2 * n * channels);
+        cpu_group_norm s = p;
+        s.y = scales;
+        k->group_scales(&s, 0, 1);
+        for (int64_t i = 0; i < count; i++) y[i] = x[i] * scales[i / plane * 2] + scales[i / plane * 2 + 1];
+        assert_near(what, y, want, count, 0.5, 5e-7 * (1 + fabs((double)middle)));
+        ASSERT_SAME_FOR_THREADS(k->group_scales, &s, scales, 2 * n * channels);
+        free(scales);
+    }
     free(want), free(x), free(weight), free(bias), free(y);
 }
 
@@ -588,10 +650,10 @@ int main(void) {
     if (given) seed = strtoull(given, NULL, 10);
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),    cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
-        cmocka_unit_test(test_direct),    cmocka_unit_test(test_doubled),      cmocka_unit_test(test_products),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_norms),        cmocka_unit_test(test_gates),
-        cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_choice),   cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
+        cmocka_unit_test(test_direct),   cmocka_unit_test(test_doubled),      cmocka_unit_test(test_scaled),
+        cmocka_unit_test(test_products), cmocka_unit_test(test_attention),    cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_gates),    cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -64,8 +64,10 @@ static void place_sums(const piece *p, int64_t oc, int64_t count, const float *s
     const cpu_conv *c = p->c;
     for (int64_t i = 0; i < count; i++, oc++) {
         const float bias = !c->bias ? 0 : c->bias[c->bias_per_picture ? p->picture * c->oc + oc : oc];
-        float *restrict to = c->y + (p->picture * c->oc + oc) * c->oh * c->ow + p->pixel;
+        const int64_t at = (p->picture * c->oc + oc) * c->oh * c->ow + p->pixel;
+        float *restrict to = c->y + at;
         for (int64_t k = 0; k < p->pixels; k++) to[k] = sums[i * COLUMNS + k] + bias;
+        for (int64_t k = 0; k < p->pixels && c->add; k++) to[k] += c->add[at + k];
     }
 }
 

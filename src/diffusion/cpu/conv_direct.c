@@ -15,7 +15,7 @@
  * A thread takes a chunk of pixels and a group of rows of weights: output channels, four rows each where pictures are
  * doubled. Their sums, a piece of the group's weights and the input under the chunk fit the second-level cache
  * together. */
-#include "diffusion/cpu/isa.h"
+#include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
 
@@ -49,6 +49,18 @@ int64_t CPU_NAME(cpu_conv_direct_room)(const cpu_conv *c, int threads) {
     return l.planes * l.plane;
 }
 
+/* pack_across of silu(x a + b); scales: a and b of each row. */
+static void pack_scaled(const float *from, int64_t step, int64_t rows, int64_t n, const float *scales, float *cells) {
+    enum { PIECE = 16 * LANES };
+    float piece[PAIR * PIECE];
+    for (int64_t i = 0; i < n; i += PIECE) {
+        const int64_t some = n - i < PIECE ? n - i : PIECE;
+        for (int64_t r = 0; r < rows; r++)
+            scale_plane(from + r * step + i, piece + r * PIECE, some, scales[2 * r], scales[2 * r + 1], true);
+        pack_across(piece, PIECE, rows, some, cells + i);
+    }
+}
+
 void CPU_NAME(cpu_conv_direct_input)(const cpu_conv *c, float *room, int thread, int threads) {
     const layout l = layout_of(c);
     int64_t first;
@@ -58,9 +70,13 @@ void CPU_NAME(cpu_conv_direct_input)(const cpu_conv *c, float *room, int thread,
         float *plane = room + i * l.plane, *start = plane + c->pad * (l.pitch + 1);
         memset(plane, 0, (size_t)l.plane * sizeof *plane);
         for (int64_t y = 0; y < c->n * c->h; y++) {
-            const int64_t picture = y / c->h;
-            pack_across(c->x + ((picture * c->ic + channel) * c->h + y % c->h) * c->w, c->h * c->w, rows, c->w,
-                        start + (y + picture * c->pad) * l.pitch);
+            const int64_t picture = y / c->h, number = picture * c->ic + channel;
+            const float *row = c->x + (number * c->h + y % c->h) * c->w;
+            float *cells = start + (y + picture * c->pad) * l.pitch;
+            if (c->scales)
+                pack_scaled(row, c->h * c->w, rows, c->w, c->scales + 2 * number, cells);
+            else
+                pack_across(row, c->h * c->w, rows, c->w, cells);
         }
     }
 }
@@ -141,7 +157,9 @@ static void place_row(const part *p, int64_t number, const float *from, int64_t 
     float *plane = c->y + (picture * c->oc + oc) * c->oh * c->ow;
     if (!c->doubled) {
         float *restrict to = plane + y * c->ow + x;
+        const float *add = c->add ? c->add + (to - c->y) : NULL;
         for (int64_t k = 0; k < count; k++) to[k] = from[k] + bias;
+        for (int64_t k = 0; k < count && add; k++) to[k] += add[k];
         return;
     }
     for (int64_t below = 0; below < 2; below++) {

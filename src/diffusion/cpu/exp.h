@@ -25,6 +25,18 @@ ALWAYS_INLINE vec silu(vec x) {
     return (above + below * e) / (1.0f + e);
 }
 
+/* y = x a + b, and silu of it. */
+ALWAYS_INLINE void scale_plane(const float *x, float *y, int64_t count, float a, float b, const bool with_silu) {
+    int64_t i = 0;
+    for (; i + LANES <= count; i += LANES) {
+        const vec v = load(x + i) * a + b;
+        store(y + i, with_silu ? silu(v) : v);
+    }
+    if (i == count) return;
+    const vec v = load_some(x + i, count - i) * a + b;
+    store_some(y + i, with_silu ? silu(v) : v, count - i);
+}
+
 /* x Phi(x). What lies beyond |x| under the normal curve is Abramowitz & Stegun's 7.1.26, with half of its absolute
  * error of 1.5e-7. */
 ALWAYS_INLINE vec gelu(vec x) {

@@ -55,6 +55,16 @@ static inline void store(float *p, vec v) {
 
 #define ALWAYS_INLINE static inline __attribute__((always_inline))
 
+/* The last few numbers behind whole vectors, for functions of one vector. */
+ALWAYS_INLINE vec load_some(const float *p, int64_t count) {
+    vec v = {0};
+    memcpy(&v, p, (size_t)count * sizeof *p);
+    return v;
+}
+ALWAYS_INLINE void store_some(float *p, vec v, int64_t count) {
+    memcpy(p, &v, (size_t)count * sizeof *p);
+}
+
 /* Every second number of two vectors laid end to end, and the reverse: two vectors dealt out in turns. */
 #if defined(__AVX512F__)
 #define EVENS 0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30

@@ -29,6 +29,8 @@ typedef struct cpu_matrix {
 /* A convolution over pictures x [n, ic, h, w] with weights [oc, ic, kh, kw] -> y [n, oc, oh, ow]. */
 typedef struct cpu_conv {
     const float *x, *bias; /* bias: [n, oc] if bias_per_picture, else [oc]; NULL: none */
+    const float *scales;   /* of conv_direct: silu(x a + b) is what is convolved; [n, ic, 2]. NULL: x itself is */
+    const float *add;      /* to the result, of its shape, not where doubled; NULL: nothing */
     cpu_matrix weight;     /* [oc][ic kh kw] */
     float *y;
     int64_t n, ic, oc, h, w, kh, kw, oh, ow;
@@ -37,9 +39,9 @@ typedef struct cpu_conv {
     bool doubled; /* of the picture with each of its pixels four times: oh = 2 h, ow = 2 w. 3x3, stride 1, pad 1 */
 } cpu_conv;
 
-/* y [t, out] = x [t, in] weight [out, in]^T + bias [out]. */
+/* y [t, out] = x [t, in] weight [out, in]^T + bias [out] + add [t, out]. */
 typedef struct cpu_linear {
-    const float *x, *bias; /* NULL: none */
+    const float *x, *bias, *add; /* bias, add: NULL: none */
     cpu_matrix weight;
     float *y;
     int64_t t, in, out;
@@ -95,6 +97,7 @@ typedef struct cpu_upsample {
  * call output(). */
 typedef struct cpu_conv_way {
     const char *name;                                /* for profiles */
+    bool is_laid_out;                                /* output() reads the room and not x */
     int64_t (*room)(const cpu_conv *c, int threads); /* its floats; NULL: it needs neither room nor input() */
     void (*input)(const cpu_conv *c, float *room, int thread, int threads);
     void (*output)(const cpu_conv *c, float *room, int thread, int threads);
@@ -109,6 +112,7 @@ typedef struct cpu_kernels {
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);
     void (*group_norm)(const cpu_group_norm *p, int thread, int threads);
+    void (*group_scales)(const cpu_group_norm *p, int thread, int threads); /* y: [n, channels, 2], see cpu_conv */
     void (*layer_norm)(const cpu_layer_norm *p, int thread, int threads);
     void (*geglu)(const cpu_geglu *p, int thread, int threads);
     void (*transpose)(const cpu_transpose *p, int thread, int threads);

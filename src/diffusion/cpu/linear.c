@@ -66,10 +66,13 @@ static void linear_block(const part *s, int64_t t, int64_t some, int64_t block_n
                                .c_row = COLUMNS,
                                .add = from > 0},
                        some);
-    const float *bias = from + depth == p->in && p->bias ? p->bias + out : NULL;
-    for (int64_t r = 0; r < some; r++) {
-        if (!bias) memcpy(y + r * p->out, sums + r * COLUMNS, (size_t)columns * sizeof *y);
-        for (int64_t j = 0; j < columns && bias; j++) y[r * p->out + j] = sums[r * COLUMNS + j] + bias[j];
+    const bool is_last = from + depth == p->in;
+    const float *bias = is_last && p->bias ? p->bias + out : NULL;
+    for (int64_t r = 0; r < some; r++, y += p->out) {
+        const float *add = is_last && p->add ? p->add + (t + r) * p->out + out : NULL;
+        if (!bias) memcpy(y, sums + r * COLUMNS, (size_t)columns * sizeof *y);
+        for (int64_t j = 0; j < columns && bias; j++) y[j] = sums[r * COLUMNS + j] + bias[j];
+        for (int64_t j = 0; j < columns && add; j++) y[j] += add[j];
     }
 }
 

@@ -10,16 +10,6 @@
 
 enum { BLOCK = 4096, STEP = 4 * LANES };
 
-/* The last few numbers behind whole vectors, for functions of one vector. */
-ALWAYS_INLINE vec load_some(const float *p, int64_t count) {
-    vec v = {0};
-    memcpy(&v, p, (size_t)count * sizeof *p);
-    return v;
-}
-ALWAYS_INLINE void store_some(float *p, vec v, int64_t count) {
-    memcpy(p, &v, (size_t)count * sizeof *p);
-}
-
 typedef struct moments {
     double mean, squares; /* squares: the sum of squared distances from the mean */
     int64_t count;
@@ -63,30 +53,35 @@ static double scale_of(const moments *m, float eps) {
     return 1.0 / sqrt(m->squares / (double)m->count + (double)eps);
 }
 
-/* y = x a + b, and silu of it. */
-ALWAYS_INLINE void scale_plane(const float *x, float *y, int64_t count, float a, float b, const bool with_silu) {
-    int64_t i = 0;
-    for (; i + LANES <= count; i += LANES) {
-        const vec v = load(x + i) * a + b;
-        store(y + i, with_silu ? silu(v) : v);
-    }
-    if (i == count) return;
-    const vec v = load_some(x + i, count - i) * a + b;
-    store_some(y + i, with_silu ? silu(v) : v, count - i);
+/* What makes x a + b of each of a group's channels. */
+typedef struct scaler {
+    const cpu_group_norm *p;
+    int64_t channels, first; /* of a group; the first one's number */
+    double mean, scale;
+} scaler;
+
+static scaler scaler_of(const cpu_group_norm *p, int64_t number) {
+    const int64_t channels = p->channels / p->groups;
+    const moments m = moments_of(p->x + number * channels * p->plane, channels * p->plane);
+    return (scaler){p, channels, number % p->groups * channels, m.mean, scale_of(&m, p->eps)};
+}
+
+static void scales(const scaler *s, int64_t channel, float *a, float *b) {
+    const int64_t c = s->first + channel;
+    *a = (float)(s->scale * (double)s->p->weight[c]);
+    *b = (float)((double)s->p->bias[c] - s->mean * (double)*a);
 }
 
 static void normalize_group(const cpu_group_norm *p, int64_t number) {
-    const int64_t channels = p->channels / p->groups, first = number % p->groups * channels;
-    const float *x = p->x + number * channels * p->plane;
-    float *y = p->y + number * channels * p->plane;
-    const moments m = moments_of(x, channels * p->plane);
-    const double scale = scale_of(&m, p->eps);
-    for (int64_t c = first; c < first + channels; c++, x += p->plane, y += p->plane) {
-        const float a = (float)(scale * (double)p->weight[c]), b = (float)((double)p->bias[c] - m.mean * (double)a);
+    const scaler s = scaler_of(p, number);
+    for (int64_t c = 0; c < s.channels; c++) {
+        const int64_t at = (number * s.channels + c) * p->plane;
+        float a, b;
+        scales(&s, c, &a, &b);
         if (p->silu)
-            scale_plane(x, y, p->plane, a, b, true);
+            scale_plane(p->x + at, p->y + at, p->plane, a, b, true);
         else
-            scale_plane(x, y, p->plane, a, b, false);
+            scale_plane(p->x + at, p->y + at, p->plane, a, b, false);
     }
 }
 
@@ -94,6 +89,16 @@ void CPU_NAME(cpu_normalize_groups)(const cpu_group_norm *p, int thread, int thr
     int64_t first;
     const int64_t count = cpu_share(p->n * p->groups, thread, threads, &first);
     for (int64_t i = first; i < first + count; i++) normalize_group(p, i);
+}
+
+void CPU_NAME(cpu_scale_groups)(const cpu_group_norm *p, int thread, int threads) {
+    int64_t first;
+    const int64_t count = cpu_share(p->n * p->groups, thread, threads, &first);
+    for (int64_t i = first; i < first + count; i++) {
+        const scaler s = scaler_of(p, i);
+        float *y = p->y + 2 * i * s.channels;
+        for (int64_t c = 0; c < s.channels; c++) scales(&s, c, y + 2 * c, y + 2 * c + 1);
+    }
 }
 
 static void normalize_row(const cpu_layer_norm *p, const float *x, float *y) {

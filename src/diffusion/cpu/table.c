@@ -15,6 +15,7 @@ void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int thre
 void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads);
 void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threads);
 void CPU_NAME(cpu_normalize_groups)(const cpu_group_norm *p, int thread, int threads);
+void CPU_NAME(cpu_scale_groups)(const cpu_group_norm *p, int thread, int threads);
 void CPU_NAME(cpu_normalize_rows)(const cpu_layer_norm *p, int thread, int threads);
 void CPU_NAME(cpu_gate)(const cpu_geglu *p, int thread, int threads);
 void CPU_NAME(cpu_turn)(const cpu_transpose *p, int thread, int threads);
@@ -25,13 +26,14 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .name = STRING(CPU_ISA),
     .precision = PAIR == 1 ? CPU_F32 : CPU_BF16,
     .conv = {"convolution, any", .output = CPU_NAME(cpu_conv_any)},
-    .conv_direct = {"convolution, direct", CPU_NAME(cpu_conv_direct_room), CPU_NAME(cpu_conv_direct_input),
+    .conv_direct = {"convolution, direct", true, CPU_NAME(cpu_conv_direct_room), CPU_NAME(cpu_conv_direct_input),
                     CPU_NAME(cpu_conv_direct)},
-    .conv_winograd = {"convolution, Winograd", CPU_NAME(cpu_winograd_room), CPU_NAME(cpu_winograd_input),
+    .conv_winograd = {"convolution, Winograd", false, CPU_NAME(cpu_winograd_room), CPU_NAME(cpu_winograd_input),
                       CPU_NAME(cpu_winograd)},
     .linear = CPU_NAME(cpu_linear_product),
     .attention = CPU_NAME(cpu_attention_flash),
     .group_norm = CPU_NAME(cpu_normalize_groups),
+    .group_scales = CPU_NAME(cpu_scale_groups),
     .layer_norm = CPU_NAME(cpu_normalize_rows),
     .geglu = CPU_NAME(cpu_gate),
     .transpose = CPU_NAME(cpu_turn),

@@ -191,8 +191,10 @@ static void place_pixels(const cpu_conv *c, int64_t oc, int64_t tile, int64_t co
     const int64_t width = c->w - x < count * TILE ? c->w - x : count * TILE;
     for (int i = 0; i < TILE && y + i < c->h; i++) {
         const float *from = pixels + i * COLUMNS * TILE;
-        float *restrict to = c->y + ((picture * c->oc + oc) * c->h + y + i) * c->w + x;
+        const int64_t at = ((picture * c->oc + oc) * c->h + y + i) * c->w + x;
+        float *restrict to = c->y + at;
         for (int64_t k = 0; k < width; k++) to[k] = from[k] + bias;
+        for (int64_t k = 0; k < width && c->add; k++) to[k] += c->add[at + k];
     }
 }
 

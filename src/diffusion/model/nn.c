@@ -12,9 +12,14 @@ static const int64_t score_limit = 64 << 20; /* bytes of attention scores at onc
 static const float wide_shrink = 64.0f;      /* of inputs that F16 cannot hold */
 
 tensor *nn_linear(graph *g, tensor *x, const layer *l) {
-    if (backend_custom_ops(g->b)) return cpu_linear_layer(g, x, l->weight, l->bias);
+    return nn_linear_add(g, x, l, NULL);
+}
+
+tensor *nn_linear_add(graph *g, tensor *x, const layer *l, tensor *add) {
+    if (backend_custom_ops(g->b)) return cpu_linear_layer(g, x, l->weight, l->bias, add);
     tensor *y = ggml_mul_mat(g->ctx, l->weight, x);
-    return l->bias ? ggml_add(g->ctx, y, l->bias) : y;
+    if (l->bias) y = ggml_add(g->ctx, y, l->bias);
+    return add ? ggml_add(g->ctx, y, add) : y;
 }
 
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
@@ -85,14 +90,18 @@ tensor *nn_upsample2(graph *g, tensor *x) {
 /* --- Norms and activations --------------------------------------------------------------------------------------- */
 
 tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps) {
-    if (backend_custom_ops(g->b)) return cpu_group_norm_layer(g, x, l->weight, l->bias, GROUPS, eps, false);
+    if (backend_custom_ops(g->b)) return cpu_group_norm_layer(g, x, &(cpu_norm){l->weight, l->bias, GROUPS, eps});
     tensor *y = ggml_group_norm(g->ctx, x, GROUPS, eps);
     return ggml_add(g->ctx, ggml_mul(g->ctx, y, per_channel(g, l->weight)), per_channel(g, l->bias));
 }
 
-tensor *nn_group_norm_silu(graph *g, tensor *x, const layer *l, float eps) {
-    if (backend_custom_ops(g->b)) return cpu_group_norm_layer(g, x, l->weight, l->bias, GROUPS, eps, true);
-    return nn_silu(g, nn_group_norm(g, x, l, eps));
+tensor *nn_norm_conv2d_same(graph *g, tensor *x, const layer *norm, float eps, const layer *l, tensor *add) {
+    if (backend_custom_ops(g->b)) {
+        const cpu_norm n = {norm->weight, norm->bias, GROUPS, eps};
+        return cpu_norm_conv2d(g, x, &n, l->weight, l->bias, add);
+    }
+    tensor *y = nn_conv2d_same(g, nn_silu(g, nn_group_norm(g, x, norm, eps)), l);
+    return add ? ggml_add(g->ctx, y, add) : y;
 }
 
 tensor *nn_layer_norm(graph *g, tensor *x, const layer *l) {

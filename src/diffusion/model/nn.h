@@ -18,6 +18,7 @@ typedef struct layer {
 
 /* y = x W^T + b.  x: [in, ...] ([..., in]), weight: [in, out] ([out, in]), bias: [out]. -> [out, ...] */
 tensor *nn_linear(graph *g, tensor *x, const layer *l);
+tensor *nn_linear_add(graph *g, tensor *x, const layer *l, tensor *add); /* + add: [out, ...] ([..., out]) */
 
 /* x: [w, h, ic, n], weight: [kw, kh, ic, oc] ([oc, ic, kh, kw]) F16 or F32, bias: [oc], or [oc, n] ([n, oc]).
  * -> [(w + 2 pad - kw) / stride + 1, ..., oc, n]. Its scratch stays below about 64 MB whatever the size. */
@@ -33,7 +34,9 @@ tensor *nn_conv2d_same_wide(graph *g, tensor *x, const layer *l);
 
 /* Over the channels of a picture in 32 groups. x: [w, h, c, n], weight, bias: [c]. */
 tensor *nn_group_norm(graph *g, tensor *x, const layer *l, float eps);
-tensor *nn_group_norm_silu(graph *g, tensor *x, const layer *l, float eps); /* with silu behind it */
+
+/* nn_conv2d_same of silu of the same, plus `add`, which has the result's shape (NULL: nothing). */
+tensor *nn_norm_conv2d_same(graph *g, tensor *x, const layer *norm, float eps, const layer *l, tensor *add);
 
 /* Over dimension 0. x: [c, ...], weight, bias: [c]. eps 1e-5. */
 tensor *nn_layer_norm(graph *g, tensor *x, const layer *l);

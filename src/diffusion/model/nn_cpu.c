@@ -38,11 +38,49 @@ static struct ggml_tensor *contiguous(graph *g, struct ggml_tensor *x) {
     return ggml_is_contiguous(x) ? x : ggml_cont(g->ctx, x);
 }
 
+/* --- Group norm -------------------------------------------------------------------------------------------------- */
+
+typedef enum group_result { GROUP_NORM, GROUP_NORM_SILU, GROUP_SCALES } group_result;
+
+typedef struct group_norm_op {
+    void (*compute)(const cpu_group_norm *p, int thread, int threads);
+    cpu_group_norm shape; /* without the addresses */
+} group_norm_op;
+
+static void compute_group_norm(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const group_norm_op *p = params;
+    cpu_group_norm n = p->shape;
+    n.x = dst->src[0]->data;
+    n.weight = dst->src[1]->data;
+    n.bias = dst->src[2]->data;
+    n.y = dst->data;
+    p->compute(&n, ith, nth);
+}
+
+/* The picture, or with GROUP_SCALES [2, c, n], see cpu_conv. */
+static struct ggml_tensor *group_norm(graph *g, struct ggml_tensor *x, const cpu_norm *norm, group_result result) {
+    static const char *const names[] = {"group norm", "group norm, silu", "group norm, scales"};
+    GGML_ASSERT(x->ne[2] % norm->groups == 0);
+    const cpu_kernels *k = backend_kernels(g->b);
+    group_norm_op *p = graph_note(g, sizeof *p);
+    *p = (group_norm_op){result == GROUP_SCALES ? k->group_scales : k->group_norm,
+                         {.n = x->ne[3],
+                          .channels = x->ne[2],
+                          .plane = x->ne[0] * x->ne[1],
+                          .groups = norm->groups,
+                          .eps = norm->eps,
+                          .silu = result == GROUP_NORM_SILU}};
+    struct ggml_tensor *args[3] = {contiguous(g, x), norm->weight, norm->bias};
+    const int64_t scales[4] = {2, x->ne[2], x->ne[3], 1};
+    return operation(g, names[result], result == GROUP_SCALES ? scales : x->ne, args, 3, compute_group_norm, p);
+}
+
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
 
 typedef struct conv_op {
-    cpu_conv shape;          /* without the addresses */
-    const cpu_conv_way *way; /* with room: the third source */
+    cpu_conv shape; /* without the addresses */
+    const cpu_conv_way *way;
+    bool reads_x, has_bias, has_add;
 } conv_op;
 
 /* With few tiles most of what Winograd's way multiplies would be filling. */
@@ -62,12 +100,15 @@ static const cpu_conv_way *way_of(const cpu_kernels *k, const cpu_conv *c) {
 static void compute_conv(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const conv_op *p = params;
     cpu_conv c = p->shape;
-    const struct ggml_tensor *kernel = dst->src[1], *bias = dst->src[p->way->room ? 3 : 2];
-    c.x = dst->src[0]->data;
+    struct ggml_tensor *const *next = dst->src;
+    const struct ggml_tensor *kernel = *next++;
     c.y = dst->data;
     c.weight = matrix_of(kernel, kernel->ne[3]);
-    c.bias = bias ? bias->data : NULL;
-    p->way->output(&c, p->way->room ? dst->src[2]->data : NULL, ith, nth);
+    float *room = p->way->room ? (*next++)->data : NULL;
+    if (p->reads_x) c.x = (*next++)->data;
+    if (p->has_bias) c.bias = (*next++)->data;
+    if (p->has_add) c.add = (*next++)->data;
+    p->way->output(&c, room, ith, nth);
 }
 
 /* The room is an operation's result: the picture, laid out for the next one. */
@@ -75,13 +116,18 @@ static void compute_conv_input(struct ggml_tensor *dst, int ith, int nth, void *
     const conv_op *p = params;
     cpu_conv c = p->shape;
     c.x = dst->src[0]->data;
+    c.scales = dst->src[1] ? dst->src[1]->data : NULL;
     p->way->input(&c, dst->data, ith, nth);
 }
 
-static struct ggml_tensor *convolution(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
-                                       struct ggml_tensor *bias, int stride, int pad, bool doubled) {
-    conv_op *p = graph_note(g, sizeof *p);
-    x = contiguous(g, x);
+/* The first and last of a network are little work that all else rests on. */
+static const cpu_kernels *conv_kernels(const graph *g, const cpu_conv *c) {
+    const bool thin = c->ic < 16 || c->oc < 16;
+    return thin ? cpu_kernels_best(CPU_F32) : backend_kernels(g->b);
+}
+
+static cpu_conv conv_shape(const struct ggml_tensor *x, const struct ggml_tensor *kernel,
+                           const struct ggml_tensor *bias, int stride, int pad) {
     cpu_conv c = {.n = x->ne[3],
                   .ic = x->ne[2],
                   .oc = kernel->ne[3],
@@ -91,54 +137,84 @@ static struct ggml_tensor *convolution(graph *g, struct ggml_tensor *x, struct g
                   .kw = kernel->ne[0],
                   .stride = stride,
                   .pad = pad,
-                  .bias_per_picture = bias && bias->ne[1] > 1,
-                  .doubled = doubled};
-    c.ow = doubled ? 2 * c.w : (c.w + 2 * pad - c.kw) / stride + 1;
-    c.oh = doubled ? 2 * c.h : (c.h + 2 * pad - c.kh) / stride + 1;
-    const bool thin = c.ic < 16 || c.oc < 16; /* the first and last of a network: little work that all else rests on */
-    *p = (conv_op){c, way_of(thin ? cpu_kernels_best(CPU_F32) : backend_kernels(g->b), &c)};
-    graph_add_work(g, (double)c.n * (double)(c.oh * c.ow) * (double)(c.kh * c.kw) * (double)c.ic * (double)c.oc);
-    struct ggml_tensor *args[4] = {x, kernel};
-    int count = 2;
-    if (p->way->room)
-        args[count++] =
-            operation(g, "convolution, input", (int64_t[]){p->way->room(&c, backend_threads(g->b)), 1, 1, 1}, &x, 1,
-                      compute_conv_input, p);
+                  .bias_per_picture = bias && bias->ne[1] > 1};
+    c.ow = (c.w + 2 * pad - c.kw) / stride + 1;
+    c.oh = (c.h + 2 * pad - c.kh) / stride + 1;
+    return c;
+}
+
+/* scales, bias, add: may be NULL. Where only the room is read, x can make place for the result. */
+static struct ggml_tensor *convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x, struct ggml_tensor *scales,
+                                       struct ggml_tensor *kernel, struct ggml_tensor *bias, struct ggml_tensor *add) {
+    conv_op *p = graph_note(g, sizeof *p);
+    const cpu_conv_way *way = way_of(conv_kernels(g, c), c);
+    *p = (conv_op){*c, way, !way->is_laid_out, bias != NULL, add != NULL};
+    graph_add_work(g, (double)c->n * (double)(c->oh * c->ow) * (double)(c->kh * c->kw) * (double)c->ic * (double)c->oc);
+    struct ggml_tensor *args[5] = {kernel}, *input[2] = {x, scales};
+    int count = 1;
+    if (way->room)
+        args[count++] = operation(g, scales ? "convolution, input with silu" : "convolution, input",
+                                  (int64_t[]){way->room(c, backend_threads(g->b)), 1, 1, 1}, input, scales ? 2 : 1,
+                                  compute_conv_input, p);
+    if (p->reads_x) args[count++] = x;
     if (bias) args[count++] = bias;
-    return operation(g, p->way->name, (int64_t[]){c.ow, c.oh, c.oc, c.n}, args, count, compute_conv, p);
+    if (add) args[count++] = add;
+    return operation(g, way->name, (int64_t[]){c->ow, c->oh, c->oc, c->n}, args, count, compute_conv, p);
 }
 
 struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
                                int stride, int pad) {
-    return convolution(g, x, kernel, bias, stride, pad, false);
+    x = contiguous(g, x);
+    const cpu_conv c = conv_shape(x, kernel, bias, stride, pad);
+    return convolution(g, &c, x, NULL, kernel, bias, NULL);
 }
 
 struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
                                        struct ggml_tensor *bias) {
-    return convolution(g, x, kernel, bias, 1, 1, true);
+    x = contiguous(g, x);
+    cpu_conv c = conv_shape(x, kernel, bias, 1, 1);
+    c.doubled = true;
+    c.ow *= 2;
+    c.oh *= 2;
+    return convolution(g, &c, x, NULL, kernel, bias, NULL);
+}
+
+struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_norm *norm, struct ggml_tensor *kernel,
+                                    struct ggml_tensor *bias, struct ggml_tensor *add) {
+    x = contiguous(g, x);
+    const cpu_conv c = conv_shape(x, kernel, bias, 1, (int)(kernel->ne[0] / 2));
+    struct ggml_tensor *scales = NULL;
+    if (way_of(conv_kernels(g, &c), &c)->is_laid_out)
+        scales = group_norm(g, x, norm, GROUP_SCALES);
+    else
+        x = group_norm(g, x, norm, GROUP_NORM_SILU);
+    return convolution(g, &c, x, scales, kernel, bias, add ? contiguous(g, add) : NULL);
 }
 
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
 
+typedef struct linear_op {
+    const cpu_kernels *kernels;
+    bool has_bias, has_add;
+} linear_op;
+
 static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const cpu_kernels *kernels = params;
-    const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1], *bias = dst->src[2];
+    const linear_op *p = params;
+    const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1];
     const cpu_linear l = {.x = x->data,
-                          .bias = bias ? bias->data : NULL,
+                          .bias = p->has_bias ? dst->src[2]->data : NULL,
+                          .add = p->has_add ? dst->src[p->has_bias ? 3 : 2]->data : NULL,
                           .weight = matrix_of(weight, weight->ne[1]),
                           .y = dst->data,
                           .t = ggml_nrows(x),
                           .in = weight->ne[0],
                           .out = weight->ne[1]};
-    kernels->linear(&l, ith, nth);
+    p->kernels->linear(&l, ith, nth);
 }
 
 /* The parameters are a table that lives as long as the program. */
-static void *as_params(const cpu_kernels *k) {
-    return (void *)(uintptr_t)k;
-}
 static void *kernels_as_params(const graph *g) {
-    return as_params(backend_kernels(g->b));
+    return (void *)(uintptr_t)backend_kernels(g->b);
 }
 
 /* Of a product with few rows. Reading the weights is what takes its time, so it can as well be exact; time embeddings,
@@ -149,12 +225,17 @@ static const cpu_kernels *kernels_for_rows(const graph *g, int64_t rows) {
 }
 
 struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                     struct ggml_tensor *bias) {
+                                     struct ggml_tensor *bias, struct ggml_tensor *add) {
+    linear_op *p = graph_note(g, sizeof *p);
     x = contiguous(g, x);
+    *p = (linear_op){kernels_for_rows(g, ggml_nrows(x)), bias != NULL, add != NULL};
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
-    struct ggml_tensor *args[3] = {x, weight, bias};
-    return operation(g, "linear", (int64_t[]){weight->ne[1], x->ne[1], x->ne[2], x->ne[3]}, args, bias ? 3 : 2,
-                     compute_linear, as_params(kernels_for_rows(g, ggml_nrows(x))));
+    struct ggml_tensor *args[4] = {x, weight};
+    int count = 2;
+    if (bias) args[count++] = bias;
+    if (add) args[count++] = contiguous(g, add);
+    return operation(g, "linear", (int64_t[]){weight->ne[1], x->ne[1], x->ne[2], x->ne[3]}, args, count, compute_linear,
+                     p);
 }
 
 /* --- Attention --------------------------------------------------------------------------------------------------- */
@@ -187,34 +268,8 @@ struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct 
 
 /* --- Between the products ---------------------------------------------------------------------------------------- */
 
-typedef struct group_norm_op {
-    const cpu_kernels *kernels;
-    cpu_group_norm shape; /* without the addresses */
-} group_norm_op;
-
-static void compute_group_norm(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const group_norm_op *p = params;
-    cpu_group_norm n = p->shape;
-    n.x = dst->src[0]->data;
-    n.weight = dst->src[1]->data;
-    n.bias = dst->src[2]->data;
-    n.y = dst->data;
-    p->kernels->group_norm(&n, ith, nth);
-}
-
-struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                         struct ggml_tensor *bias, int groups, float eps, bool silu) {
-    GGML_ASSERT(x->ne[2] % groups == 0);
-    group_norm_op *p = graph_note(g, sizeof *p);
-    *p = (group_norm_op){backend_kernels(g->b),
-                         {.n = x->ne[3],
-                          .channels = x->ne[2],
-                          .plane = x->ne[0] * x->ne[1],
-                          .groups = groups,
-                          .eps = eps,
-                          .silu = silu}};
-    struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
-    return operation(g, silu ? "group norm, silu" : "group norm", x->ne, args, 3, compute_group_norm, p);
+struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, const cpu_norm *norm) {
+    return group_norm(g, x, norm, GROUP_NORM);
 }
 
 typedef struct layer_norm_op {

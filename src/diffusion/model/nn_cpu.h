@@ -13,17 +13,27 @@ struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tens
 struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
                                        struct ggml_tensor *bias);
 
-/* nn_linear. x: [in, ...], weight: [in, out] of any type, bias: [out] or NULL. */
+/* A group norm; weight, bias: F32. */
+typedef struct cpu_norm {
+    struct ggml_tensor *weight, *bias;
+    int groups;
+    float eps;
+} cpu_norm;
+
+/* nn_norm_conv2d_same. bias, add: may be NULL. */
+struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_norm *norm, struct ggml_tensor *kernel,
+                                    struct ggml_tensor *bias, struct ggml_tensor *add);
+
+/* nn_linear_add. x: [in, ...], weight: [in, out] of any type, bias: [out] or NULL, add: [out, ...] or NULL. */
 struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                     struct ggml_tensor *bias);
+                                     struct ggml_tensor *bias, struct ggml_tensor *add);
 
 /* nn_attention, not causal. q: [c, tq, n], k, v: [c, tk, n]. */
 struct ggml_tensor *cpu_attention_layer(graph *g, struct ggml_tensor *q, struct ggml_tensor *k, struct ggml_tensor *v,
                                         int heads, float scale);
 
-/* nn_group_norm, nn_group_norm_silu, nn_layer_norm; weight, bias: F32. */
-struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                         struct ggml_tensor *bias, int groups, float eps, bool silu);
+/* nn_group_norm, nn_layer_norm; weight, bias: F32. */
+struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, const cpu_norm *norm);
 struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                          struct ggml_tensor *bias, float eps);
 

@@ -144,7 +144,7 @@ static tensor *add_control(graph *g, tensor *x, const float **control) {
 }
 
 static tensor *forward_end(const unet *u, const unet_pass *p, tensor *x) {
-    return nn_conv2d_same(p->g, unet_norm_silu(p->g, x, &u->out_norm), &u->out_conv);
+    return unet_norm_conv(p->g, x, &u->out_norm, &u->out_conv, NULL);
 }
 
 /* deep: NULL, or receives what goes into the last block. */

@@ -79,17 +79,16 @@ void unet_transformer_free(unet_transformer *t) {
 
 static const float norm_eps = 1e-5f, transformer_norm_eps = 1e-6f;
 
-tensor *unet_norm_silu(graph *g, tensor *x, const layer *l) {
-    return nn_group_norm_silu(g, x, l, norm_eps);
+tensor *unet_norm_conv(graph *g, tensor *x, const layer *norm, const layer *conv, tensor *add) {
+    return nn_norm_conv2d_same(g, x, norm, norm_eps, conv, add);
 }
 
 /* x: [w, h, in, n] -> [w, h, out, n]. The time embedding is added to every pixel, so it joins the bias. */
 tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb) {
     const layer conv1 = {r->conv1.weight, ggml_add(g->ctx, nn_linear(g, emb, &r->emb), r->conv1.bias)}; /* [out, n] */
-    tensor *h = nn_conv2d_same(g, unet_norm_silu(g, x, &r->norm1), &conv1);
-    h = nn_conv2d_same(g, unet_norm_silu(g, h, &r->norm2), &r->conv2);
+    tensor *h = unet_norm_conv(g, x, &r->norm1, &conv1, NULL);
     if (r->skip.weight) x = nn_conv2d_same(g, x, &r->skip);
-    return ggml_add(g->ctx, h, x);
+    return unet_norm_conv(g, h, &r->norm2, &r->conv2, x);
 }
 
 static tensor *attend_to(graph *g, tensor *q, int heads, tensor *context, const layer *k, const layer *v) {
@@ -104,30 +103,30 @@ static tensor *attend_to_text(graph *g, const unet_attention *a, int heads, tens
     return nn_attention(g, q, k, graph_input_f32(g, c->keys[number].v, channels, tokens, n, 1), heads, false);
 }
 
-static tensor *attend_self(graph *g, const unet_attention *a, int heads, tensor *x) {
-    return nn_linear(g, attend_to(g, nn_linear(g, x, &a->q), heads, x, &a->k, &a->v), &a->out);
+/* add: to the result. */
+static tensor *attend_self(graph *g, const unet_attention *a, int heads, tensor *x, tensor *add) {
+    return nn_linear_add(g, attend_to(g, nn_linear(g, x, &a->q), heads, x, &a->k, &a->v), &a->out, add);
 }
 
 /* The picture is attended to by itself, with the same queries, and added by its weight. number: of this attention. */
-static tensor *attend_cross(graph *g, const unet_attention *a, int heads, tensor *x, const unet_context *c,
-                            int number) {
+static tensor *attend_cross(graph *g, const unet_attention *a, int heads, tensor *x, const unet_context *c, int number,
+                            tensor *add) {
     tensor *q = nn_linear(g, x, &a->q), *y = attend_to_text(g, a, heads, q, c, number);
     if (c->image) {
         const unet_image_attention *i = &c->image[number];
         tensor *shown = attend_to(g, q, heads, c->image_tokens, &i->k, &i->v);
         y = ggml_add(g->ctx, y, ggml_scale(g->ctx, shown, c->image_weight));
     }
-    return nn_linear(g, y, &a->out);
+    return nn_linear_add(g, y, &a->out, add);
 }
 
 /* x: [c, w h, n] */
 static tensor *forward_block(graph *g, const unet_transformer_block *b, int heads, tensor *x, const unet_context *c,
                              int number) {
-    tensor *h = nn_layer_norm(g, x, &b->norm1);
-    x = ggml_add(g->ctx, attend_self(g, &b->self, heads, h), x);
-    x = ggml_add(g->ctx, attend_cross(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), c, number), x);
-    h = nn_geglu(g, nn_linear(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in));
-    return ggml_add(g->ctx, nn_linear(g, h, &b->ff_out), x);
+    x = attend_self(g, &b->self, heads, nn_layer_norm(g, x, &b->norm1), x);
+    x = attend_cross(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), c, number, x);
+    tensor *h = nn_geglu(g, nn_linear(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in));
+    return nn_linear_add(g, h, &b->ff_out, x);
 }
 
 tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, const unet_context *context) {

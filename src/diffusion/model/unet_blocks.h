@@ -62,7 +62,7 @@ typedef struct unet_context {
 /* x: [w, h, c, n] -> [w, h, c, n] */
 tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, const unet_context *context);
 
-/* silu(group norm), as before most convolutions. */
-tensor *unet_norm_silu(graph *g, tensor *x, const layer *l);
+/* A convolution of silu(group norm), as most are; add: to the result, NULL: nothing. */
+tensor *unet_norm_conv(graph *g, tensor *x, const layer *norm, const layer *conv, tensor *add);
 
 #endif

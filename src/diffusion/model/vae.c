@@ -132,7 +132,7 @@ static tensor *forward_decoder(graph *g, const vae *v, tensor *z) {
         x = forward_level(g, &d->levels[i], x);
         if (i) x = nn_conv2d_doubled_wide(g, x, &d->levels[i].sampler);
     }
-    return nn_conv2d_same(g, vae_norm_silu(g, x, &d->norm_out), &d->conv_out);
+    return vae_norm_conv(g, x, &d->norm_out, &d->conv_out, NULL);
 }
 
 /* rgb: [w, h, 3, 1] -> mean and log variance [w / factor, h / factor, 2 zc, 1] */
@@ -144,7 +144,7 @@ static tensor *forward_encoder(graph *g, const vae *v, tensor *rgb) {
         x = forward_level(g, l, x);
         if (i + 1 < v->levels) x = nn_downsample_asym(g, x, &l->sampler);
     }
-    x = nn_conv2d_same(g, vae_norm_silu(g, vae_middle_forward(g, &n->mid, x), &n->norm_out), &n->conv_out);
+    x = vae_norm_conv(g, vae_middle_forward(g, &n->mid, x), &n->norm_out, &n->conv_out, NULL);
     return n->quant.weight ? nn_conv2d_same(g, x, &n->quant) : x;
 }
 

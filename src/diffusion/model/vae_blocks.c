@@ -28,15 +28,14 @@ vae_middle vae_middle_load(const layers *l, int64_t c) {
     };
 }
 
-tensor *vae_norm_silu(graph *g, tensor *x, const layer *l) {
-    return nn_group_norm_silu(g, x, l, norm_eps);
+tensor *vae_norm_conv(graph *g, tensor *x, const layer *norm, const layer *conv, tensor *add) {
+    return nn_norm_conv2d_same(g, x, norm, norm_eps, conv, add);
 }
 
 tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x) {
-    tensor *h = nn_conv2d_same(g, vae_norm_silu(g, x, &r->norm1), &r->conv1);
-    h = nn_conv2d_same(g, vae_norm_silu(g, h, &r->norm2), &r->conv2);
+    tensor *h = vae_norm_conv(g, x, &r->norm1, &r->conv1, NULL);
     if (r->shortcut.weight) x = nn_conv2d_same_wide(g, x, &r->shortcut);
-    return ggml_add(g->ctx, h, x);
+    return vae_norm_conv(g, h, &r->norm2, &r->conv2, x);
 }
 
 /* One head over all pixels. */

@@ -22,7 +22,7 @@ vae_middle vae_middle_load(const layers *l, int64_t c); /* l: the half that has 
 tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x);
 tensor *vae_middle_forward(graph *g, const vae_middle *m, tensor *x);
 
-/* silu(group norm), as before most convolutions. */
-tensor *vae_norm_silu(graph *g, tensor *x, const layer *l);
+/* A convolution of silu(group norm), as most are; add: to the result, NULL: nothing. */
+tensor *vae_norm_conv(graph *g, tensor *x, const layer *norm, const layer *conv, tensor *add);
 
 #endif
