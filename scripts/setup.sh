@@ -7,7 +7,9 @@
 
 BUILD_PACKAGES="build-essential cmake ninja-build pkg-config git ca-certificates nodejs npm
   libuv1-dev libsqlite3-dev libpng-dev libjpeg62-turbo-dev libwebp-dev libcmocka-dev"
-TEST_PACKAGES="clang libclang-rt-14-dev python3 python3-numpy python3-torch chromium fonts-dejavu-core"
+# With OpenBLAS the reference tests take a third less processor time (embeddings_fresh: 20 s instead of 29). This build of it
+# waits as PyTorch's own threads do.
+TEST_PACKAGES="clang libclang-rt-14-dev python3 python3-numpy python3-torch libopenblas0-openmp chromium fonts-dejavu-core"
 
 have_package() { dpkg-query -W -f '${Status}' "$1" 2>/dev/null | grep -q 'install ok installed'; }
 
