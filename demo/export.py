@@ -13,7 +13,7 @@ import torch
 import caption
 import model
 import scene
-from train_unet import Tokens
+from batches import Tokens
 
 CAPTIONS = 20000  # enough to meet every word of the grammar
 EXAMPLES = ("a red circle on a blue background", "a house on green hills at sunset, watercolor painting",

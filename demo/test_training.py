@@ -12,13 +12,14 @@ import torch.nn.functional as F
 import encode
 import export
 import fast
+import heads
 import model
 import muon
 import networks
 import png
+import probe
 import scene
 import team
-import train_text
 import train_unet
 
 BF16 = 4e-3  # relative error of a sum of bfloat16 results
@@ -153,19 +154,44 @@ class StepTest(unittest.TestCase):
         circle, star = scene.Thing("circle", "red", "small"), scene.Thing("star", "blue")
         above = scene.Scene("objects", "flat", (circle, star), relation="above", background="white", pattern="plain")
         below = scene.Scene("objects", "flat", (star, circle), relation="below", background="white", pattern="plain")
-        self.assertEqual(train_text.labels(above), train_text.labels(below))
-        one = train_text.labels(scene.Scene("objects", "flat", (star,), place="left", background="white", pattern="plain"))
+        self.assertEqual(heads.labels(above), heads.labels(below))
+        one = heads.labels(scene.Scene("objects", "flat", (star,), place="left", background="white", pattern="plain"))
         self.assertEqual(one[:2], [1 + scene.SHAPES.index("star"), 1 + list(scene.COLOURS).index("blue")])
         self.assertEqual(one[4:8], [0] * 4)
 
     def test_heads_read_what_is_in_the_states(self):
         """A patch's latent comes from its own token, and lies where it belongs."""
-        heads = train_text.Heads(model.TEXT_WIDTH)
+        readers = heads.Heads(model.TEXT_WIDTH)
         states = torch.zeros(1, model.TOKENS, model.TEXT_WIDTH)
-        states[0, train_text.FIRST_PATCH + 6, 3] = 1  # row 1, column 2 of the 4x4 squares
-        drawn = (heads(states)[1] - heads(torch.zeros_like(states))[1]).abs().sum((0, 1)) > 0
+        states[0, heads.FIRST_PATCH + 6, 3] = 1  # row 1, column 2 of the 4x4 squares
+        drawn = (readers(states)[1] - readers(torch.zeros_like(states))[1]).abs().sum((0, 1)) > 0
         self.assertEqual(drawn.nonzero().min(0).values.tolist(), [4, 8])
         self.assertEqual(drawn.nonzero().max(0).values.tolist(), [7, 11])
+
+    def test_captions_are_read_right_when_every_part_is(self):
+        readers, wanted = heads.Heads(model.TEXT_WIDTH), torch.zeros(2, 15, dtype=torch.long)
+        for part in (*readers.objects, readers.scene):  # whatever they are shown, they see the first of each part
+            torch.nn.init.zeros_(part.weight)
+            torch.nn.init.zeros_(part.bias)
+        wanted[1, heads.OBJECTS[-1]] = 3
+        latents = torch.zeros(2, model.CHANNELS, model.LATENT, model.LATENT)
+        right = readers.loss(torch.zeros(2, model.TOKENS, model.TEXT_WIDTH), wanted, latents)[1]
+        self.assertEqual(right.shape, (2, 15))
+        self.assertEqual(right[:, heads.OBJECTS].all(1).tolist(), [True, False])
+
+    def test_probe_tells_what_states_say(self):
+        labels = torch.randint(0, 4, (1200, 15))
+        said = torch.nn.functional.one_hot(labels[:, heads.OBJECTS]).flatten(1).float() + 0.1 * torch.randn(1200, 16)
+        for states, least, most in ((said, 0.99, 1.0), (torch.randn(1200, 16), 0.1, 0.4)):
+            for share in probe.accuracies(states[:800], labels[:800], states[800:], labels[800:]):
+                self.assertGreaterEqual(share, least)
+                self.assertLessEqual(share, most)
+
+    def test_time_steps_where_the_scene_is_laid_out_come_up_more_often(self):
+        shares = train_unet.signal_shares()
+        often, weights = train_unet.time_steps_often(shares), train_unet.layout_weights(shares)
+        self.assertAlmostEqual(float(often[999] / train_unet.min_snr_weights(shares)[999]), train_unet.LAYOUT_OFTEN, 4)
+        self.assertAlmostEqual(float((often * weights).sum() / often.sum()), 1, 4)  # the error's mean stays what it was
 
     def test_sketches_bring_the_coarse_levels_down(self):
         torch.manual_seed(0)

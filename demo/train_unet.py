@@ -6,40 +6,21 @@ PICTURES.jsonl beside the pictures tells what is on them; a caption is worded an
 Diffusion 1.x's noise schedule and its prediction of the noise (Ho et al. 2020; Rombach et al. 2022); time steps are
 drawn as often as min-SNR with gamma 5 (Hang et al. 2023) would weigh them; one caption in ten is dropped for
 classifier-free guidance. Goes on from STATE.pt where there is one; else --start begins with the weights of a model, as
-far as they have the same shapes, and --text with a text encoder by train_text.py. Token embeddings are not trained
-any more, and rounded as they will be stored."""
+far as they have the same shapes, and --text with a text encoder by train_text.py, whose heads go on reading along.
+Token embeddings are not trained any more, and rounded as they will be stored."""
 import argparse
 import os
-import random
 import time
 
-import numpy as np
 import torch
 
-import caption
-import model  # puts tools/ref on the path
-import clip_bpe
+import model
+from batches import Batches
+from heads import OBJECTS, Heads
 from muon import Muon
 
 BATCH, PEAK_RATE, EMA, DROPPED, GAMMA, STEPS = 32, 1e-3, 0.99, 0.1, 5.0, 1000
-OFTEN = {0: 0.4, 1: 0.6, 2: 1.1}  # how often scenes of so many objects come up: two are the hardest,
-VERTICAL = 1.7  # and which one is above is harder than which one is left
-
-
-class Tokens:
-    """Texts to [77] token numbers: begin, words, end, and ends to fill up; words are remembered."""
-
-    def __init__(self, vocabulary):
-        self.vocabulary, self.words = clip_bpe.Vocabulary(vocabulary), {}
-
-    def word(self, word):
-        if word not in self.words:
-            self.words[word] = self.vocabulary.encode(word)
-        return self.words[word]
-
-    def __call__(self, text):
-        ids = [i for word in text.split() for i in self.word(word)][: model.TOKENS - 2]
-        return [clip_bpe.BOS, *ids] + [clip_bpe.EOS] * (model.TOKENS - 1 - len(ids))
+LAYOUT_SHARE, LAYOUT_OFTEN = 0.06, 3.0
 
 
 def signal_shares():
@@ -48,36 +29,21 @@ def signal_shares():
     return torch.cumprod(1 - betas, 0).float().to(model.DEVICE)
 
 
-class Batches:
-    """`size` scenes at a time."""
-
-    def __init__(self, pictures, latents, vocabulary, seed, size):
-        self.latents = np.load(latents)
-        self.scenes = model.read_scenes(pictures)[: len(self.latents)]
-        self.tokens, self.random, self.rng = Tokens(vocabulary), random.Random(seed), np.random.default_rng(seed)
-        often = np.array([OFTEN[len(scene.objects)] * (VERTICAL if scene.relation in ("above", "below") else 1)
-                          for scene in self.scenes])
-        self.size, self.often = size, often / often.sum()
-
-    def next(self):
-        """latents [size, 4, 16, 16] of deviation 1, tokens [size, 77]"""
-        rows = self.rng.choice(len(self.latents), self.size, p=self.often)
-        moments = torch.from_numpy(self.latents[rows]).to(model.DEVICE).float()
-        mean, log_variance = moments.chunk(2, dim=1)
-        x = (mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)) * model.SCALE
-        texts = ["" if self.random.random() < DROPPED else caption.write(self.scenes[row], self.random) for row in rows]
-        return x, torch.tensor([self.tokens(text) for text in texts], device=model.DEVICE)
-
-
 def min_snr_weights(shares):
     """[1000]: how much the error of the predicted noise counts at each time step."""
     return torch.clamp(GAMMA * (1 - shares) / shares, max=1.0)
 
 
+def time_steps_often(shares):
+    """[1000]: how often each time step is drawn. Where the scene is laid out more often than its error would count: which
+    of two objects stands where is decided there and nowhere else."""
+    return min_snr_weights(shares) * torch.where(shares < LAYOUT_SHARE, LAYOUT_OFTEN, 1.0)
+
+
 def layout_weights(shares):
     """[1000], 1 on average: where hardly anything but noise is left, the scene is laid out, but the error of the noise
     hardly tells how well; so it counts there about what the error of v (Salimans & Ho 2022) would."""
-    weights, often = 1 / (shares + 0.05), min_snr_weights(shares)
+    weights, often = 1 / (shares + 0.05), time_steps_often(shares)
     return weights * often.sum() / (weights * often).sum()
 
 
@@ -87,7 +53,7 @@ class Sketches(torch.nn.Module):
     Lee et al. 2015)."""
 
     BLOCKS = {4: 4, 7: 2}  # output block: latents along one of its pixels
-    WEIGHT = 0.1
+    WEIGHT = 0.2
 
     def __init__(self, unet):
         super().__init__()
@@ -108,13 +74,18 @@ class Sketches(torch.nn.Module):
         return total / len(self.BLOCKS)
 
 
-def loss_of(text, unet, shares, x, tokens):
-    t = torch.multinomial(min_snr_weights(shares), len(x), replacement=True)
+def drawn(mean, log_variance):
+    """A latent of deviation 1 out of the autoencoder's distribution."""
+    return (mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)) * model.SCALE
+
+
+def loss_of(unet, shares, x, context):
+    t = torch.multinomial(time_steps_often(shares), len(x), replacement=True)
     share = shares[t][:, None, None, None]
     noise = torch.randn_like(x)
     noisy = (share.sqrt() * x + (1 - share).sqrt() * noise).contiguous(memory_format=torch.channels_last)
     with model.autocast():
-        predicted = unet(noisy, t.float(), text(tokens)).float()
+        predicted = unet(noisy, t.float(), context).float()
     return ((predicted - noise).square().mean((1, 2, 3)) * layout_weights(shares)[t]).mean()
 
 
@@ -139,14 +110,17 @@ def main():
         weights = model.read_checkpoint(options.start)
         take(text, weights["text"])
         take(unet, weights["unet"])
+    heads = Heads(model.TEXT_WIDTH)
     if options.text:
-        text.load_state_dict(torch.load(options.text))
+        taught = torch.load(options.text)
+        text.load_state_dict(taught["text"])
+        heads.load_state_dict(taught["heads"])
     embedding = text.embeddings.token_embedding.weight.requires_grad_(False)
     embedding.copy_(model.f8_values(model.f8_codes(embedding)))
-    text, unet = model.prepare(text), model.prepare(unet)
+    text, unet, heads = model.prepare(text), model.prepare(unet), heads.to(model.DEVICE)
     team = model.team()
     sketches = Sketches(unet).to(model.DEVICE)
-    optimizer = Muon([*text.parameters(), *unet.parameters(), *sketches.parameters()], EMA, team)
+    optimizer = Muon([p for part in (text, heads, unet, sketches) for p in part.parameters()], EMA, team)
     first = 0
     if os.path.exists(options.state):
         saved = torch.load(options.state)
@@ -165,14 +139,19 @@ def main():
         model.save(options.state, dict(average=average, optimizer=optimizer.state(), step=step + 1))
 
     for step in range(first, options.steps):
-        x, tokens = batches.next()
-        loss = loss_of(text, unet, shares, x, tokens)
+        mean, log_variance, tokens, labels = batches.next(DROPPED)
+        x = drawn(mean, log_variance)
+        with model.autocast():
+            states = text(tokens)
+        loss = loss_of(unet, shares, x, states)
         sketch = sketches.loss(x)
-        (loss + sketches.WEIGHT * sketch).backward()
+        named = tokens[:, 1] != tokens[:, 2]  # captions, not what stands for none
+        read, right = heads.loss(states[named].float(), labels[named], model.SCALE * mean[named])
+        (loss + sketches.WEIGHT * sketch + heads.WEIGHT * read).backward()
         norm = optimizer.step(model.rate(step, options.steps, PEAK_RATE))
         if team.rank:
             continue
-        log.add(step, loss=loss, sketch=sketch, norm=norm)
+        log.add(step, loss=loss, sketch=sketch, read=read, objects=right[:, OBJECTS].float().mean(), norm=norm)
         if time.time() - saved_at > 120:
             store()
             saved_at = time.time()
