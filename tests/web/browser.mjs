@@ -65,7 +65,7 @@ export async function startBrowser() {
         .grantPermissions(['clipboard-read', 'clipboard-write'], { origin: new URL(url).origin })
         .catch(() => {});
       const page = await context.newPage();
-      page.setDefaultTimeout(real ? 60_000 : 15_000);
+      page.setDefaultTimeout(60_000);
       page.errors = [];
       page.on('pageerror', (e) => page.errors.push(String(e)));
       page.on('console', (m) => {

@@ -166,7 +166,7 @@ describe('the magic wand', () => {
   it('streams words into the prompt while a picture is made; undo brings the old prompt back', async () => {
     const page = await open();
     const { prompt, generate } = ui(page);
-    speed({ stepMs: 150 });
+    speed({ stepMs: 150, tokenMs: 120 });
     await long(page);
     await prompt.fill('a quiet valley');
     await generate.click();
@@ -512,6 +512,7 @@ describe('the page', () => {
 
   it('renders what a model or a prompt says as text only', async () => {
     const page = await open();
+    await page.getByRole('button', { name: 'Text to image' }).click(); // another test may have left the other on the server
     await small(page, 2);
     const nasty = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>';
     await ui(page).prompt.fill(nasty);
