@@ -31,8 +31,8 @@ say "unit tests under ASAN + UBSAN (fresh parity tests and test_small_device, wh
 ctest --test-dir build/debug -j "$JOBS" -LE 'e2e|web' -E '_fresh$|^test_small_device$' --output-on-failure || failed=1
 say "unit and parity tests"
 ctest --test-dir build -j "$JOBS" -LE 'e2e|web' --output-on-failure || failed=1
-# They start real processes and a browser and share the machine with whatever else runs there: one that fails is run
-# once more, and both runs are in the output.
+# They start real processes and a browser and share the machine with each other and whatever else runs there: one that
+# fails is run once more, and both runs are in the output.
 say "end-to-end and browser tests"
-ctest --test-dir build -L 'e2e|web' --output-on-failure --repeat until-pass:2 || failed=1
+ctest --test-dir build -j "$JOBS" -L 'e2e|web' --output-on-failure --repeat until-pass:2 || failed=1
 exit $failed
