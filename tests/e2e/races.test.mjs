@@ -3,15 +3,21 @@ import { after, before, test } from 'node:test'
 import assert from 'node:assert/strict'
 import { copyFileSync, rmSync } from 'node:fs'
 import { join } from 'node:path'
-import { Studio, sleep } from './studio.mjs'
+import { Studio, sleep, until } from './studio.mjs'
 
 const IMAGE = 'tiny-sd1-f16.safetensors'
 const LLM = 'tiny-llm-f16.gguf'
 const small = { prompt: 'a red cube', width: 64, height: 64, steps: 2, seed: 42 }
 
 let s
-before(async () => { s = await Studio.start() })
+before(async () => {
+  s = await Studio.start()
+  await until('the model folder is known', async () => (await s.get('/v1/models')).data.some((m) => m.id === IMAGE))
+  await until('both engines are up', async () => Object.values((await s.health()).workers).every((w) => w.activity === 'idle'))
+})
 after(() => s.cleanup())
+
+const loading = (worker) => until('the server has begun to load', async () => (await s.health()).workers[worker].activity === 'loading')
 
 /** Runs fn while the worker stands still: what fn sends lies in its socket, in that order. */
 async function whileStopped(worker, fn) {
@@ -22,15 +28,15 @@ async function whileStopped(worker, fn) {
 
 for (const [worker, load, unload, id] of [['sd', '/v1/models/load', '/v1/models/unload', IMAGE], ['llm', '/v1/llm/load', '/v1/llm/unload', LLM]])
   test(`${worker}: an unload during a load wins`, async () => {
-    const [loading, unloading] = await whileStopped(worker, async () => {
+    const [loads, unloads] = await whileStopped(worker, async () => {
       const first = s.request('POST', load, { model_id: id })
-      await sleep(200)
+      await loading(worker)
       const second = s.request('POST', unload, {})
-      await sleep(200)
+      await sleep(1000) // nothing tells from outside that the server has it
       return [first, second]
     })
-    assert.equal((await unloading).status, 200)
-    const answer = await loading
+    assert.equal((await unloads).status, 200)
+    const answer = await loads
     assert.equal(answer.status, 409)
     assert.match((await answer.json()).error.message, /unloaded while it was being loaded/)
     const { loaded, model, state } = (await s.health()).workers[worker]
@@ -43,7 +49,7 @@ for (const [worker, load, unload, id] of [['sd', '/v1/models/load', '/v1/models/
 test('a second load at the same time is refused, and the first one counts', async () => {
   const [first, second] = await whileStopped('sd', async () => {
     const a = s.request('POST', '/v1/models/load', { model_id: IMAGE })
-    await sleep(200)
+    await loading('sd')
     return [a, await s.request('POST', '/v1/models/load', { model_id: 'tiny-sd1-f32.safetensors' })]
   })
   assert.equal(second.status, 503)
@@ -53,13 +59,13 @@ test('a second load at the same time is refused, and the first one counts', asyn
 })
 
 test('a retry during a load does not lose the load', async () => {
-  const loading = await whileStopped('sd', async () => {
+  const [loads] = await whileStopped('sd', async () => {
     const first = s.request('POST', '/v1/models/load', { model_id: 'tiny-sd1-f32.safetensors' })
-    await sleep(200)
+    await loading('sd')
     await s.post('/v1/workers/sd/retry')
     return [first]
   })
-  assert.equal((await loading[0]).status, 200)
+  assert.equal((await loads).status, 200)
   const { model, state } = (await s.health()).workers.sd
   assert.deepEqual({ model, state }, { model: 'tiny-sd1-f32.safetensors', state: 'ready' })
 })
