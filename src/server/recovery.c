@@ -26,8 +26,10 @@ static void write_row(db_conn *c, void *arg) {
 
 static void written(void *arg) {
     change *r = arg;
-    if (r->why.code) log_error("db", "recovery state of the %s worker is not saved: %s", r->worker, r->why.msg);
-    if (r->done) r->done(r->ctx, r->why.code ? &r->why : NULL);
+    if (r->done)
+        r->done(r->ctx, r->why.code ? &r->why : NULL);
+    else if (r->why.code)
+        log_error("db", "recovery state of the %s worker is not saved: %s", r->worker, r->why.msg);
     free(r->worker);
     free(r->json);
     free(r);

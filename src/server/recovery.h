@@ -12,7 +12,7 @@ typedef void (*recovery_done)(void *ctx, const err *why /* NULL: saved */);
 /* The saved request, to be freed, or NULL when there is none. Blocks: for the start of the program. */
 char *recovery_get(db *d, const char *worker, err *e);
 
-/* `json` is copied. `done` may be NULL; failures are logged anyway. */
+/* `json` is copied. A failure is told to `done`, or logged where that is NULL. */
 void recovery_set(db *d, const char *worker, const char *json, recovery_done done, void *ctx);
 void recovery_clear(db *d, const char *worker, recovery_done done, void *ctx);
 

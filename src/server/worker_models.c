@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ANSWER_MAX = 1 << 20, IDLE_CHECK_MS = 1000 };
+enum { ANSWER_MAX = 1 << 20, LOOK_MS = 1000 };
 
 static void free_request(load_request *r) {
     free(r->model_id);
@@ -44,29 +44,46 @@ static void choose(slot *s, const char *model_id, const char *body) {
 
 /* ---- recovery state --------------------------------------------------------------------------------------------- */
 
-typedef struct saved {
+typedef struct save {
+    slot *slot;       /* NULL: a later one counts, or the server ends */
     const char *kind; /* "SD": static */
-} saved;
+    bool cleared;
+} save;
 
 static void on_saved(void *ctx, const err *why) {
-    saved *n = ctx;
-    if (why)
+    save *n = ctx;
+    slot *s = n->slot;
+    if (why && !(s && s->save_failed))
         log_error("server", "%s model state could not be saved: %s", n->kind, why->msg);
-    else
+    else if (!why && !n->cleared)
         log_info("server", "Saved %s model state", n->kind);
+    if (s) {
+        s->saving = NULL;
+        s->save_failed = why != NULL;
+    }
     free(n);
 }
 
-/* {"model_id": ..., "body": {...}} */
-static void save(slot *s) {
+static void forget_save(slot *s) {
+    if (s->saving) s->saving->slot = NULL;
+    s->saving = NULL;
+}
+
+/* The chosen model as {"model_id": ..., "body": {...}}, or that there is none. */
+static void save_choice(slot *s) {
+    forget_save(s);
+    s->saving = mem_alloc(1, sizeof *s->saving);
+    *s->saving = (save){.slot = s, .kind = s->kind, .cleared = !s->model_id};
+    if (!s->model_id) {
+        recovery_clear(s->owner->app->db, s->name, on_saved, s->saving);
+        return;
+    }
     buf out;
     buf_init(&out, 1 << 20);
     buf_puts(&out, "{\"model_id\":");
     json_quote(&out, s->model_id);
     buf_printf(&out, ",\"body\":%s}", s->body);
-    saved *n = mem_alloc(1, sizeof *n);
-    n->kind = s->kind;
-    recovery_set(s->owner->app->db, s->name, buf_str(&out), on_saved, n);
+    recovery_set(s->owner->app->db, s->name, buf_str(&out), on_saved, s->saving);
     buf_free(&out);
 }
 
@@ -211,7 +228,7 @@ static void load_succeeded(slot *s, const load_request *r) {
     s->idle_since = clock_mono_ms();
     if (r->reason == LOAD_NEW) choose(s, r->model_id, r->body);
     if (r->reason == LOAD_RESTORE && !s->unsaved) log_info("server", "%s model restored successfully.", s->kind);
-    if (r->reason == LOAD_NEW || s->unsaved) save(s);
+    if (r->reason == LOAD_NEW || s->unsaved) save_choice(s);
     s->unsaved = false;
 }
 
@@ -366,7 +383,7 @@ static void send_unload(slot *s, worker_load_fn *fn, void *ctx) {
 void workers_unload(workers *w, worker_id id, worker_load_fn *fn, void *ctx) {
     slot *s = &w->slots[id];
     choose(s, NULL, NULL);
-    recovery_clear(w->app->db, s->name, NULL, NULL);
+    save_choice(s);
     s->load.unwanted = slot_models_loading(s);
     if (s->queued.body) {
         err e = {0};
@@ -376,14 +393,19 @@ void workers_unload(workers *w, worker_id id, worker_load_fn *fn, void *ctx) {
     send_unload(s, fn, ctx);
 }
 
-static void look_whether_idle(uv_timer_t *t) {
-    slot *s = t->data;
+static void look_whether_idle(slot *s) {
     const config *c = &s->owner->app->cfg;
     int64_t limit = s->id == WORKER_SD ? c->sd_idle_timeout : c->llm_idle_timeout;
     if (limit <= 0 || !s->loaded || s->working || slot_models_loading(s)) return;
     if (clock_mono_ms() - s->idle_since < limit * 1000) return;
     log_info("server", "%s model unused for %lld s: unloading it until it is needed", s->kind, (long long)limit);
     send_unload(s, NULL, NULL);
+}
+
+static void on_look(uv_timer_t *t) {
+    slot *s = t->data;
+    if (s->save_failed && !s->saving && !s->unsaved) save_choice(s); /* there may be room by now */
+    look_whether_idle(s);
 }
 
 void workers_work_begin(workers *w, worker_id id) {
@@ -401,9 +423,9 @@ void workers_work_end(workers *w, worker_id id, bool ok) {
 
 void slot_models_open(slot *s) {
     uv_timer_init(s->owner->app->loop, &s->soon);
-    uv_timer_init(s->owner->app->loop, &s->idle);
-    s->soon.data = s->idle.data = s;
-    uv_timer_start(&s->idle, look_whether_idle, IDLE_CHECK_MS, IDLE_CHECK_MS);
+    uv_timer_init(s->owner->app->loop, &s->look);
+    s->soon.data = s->look.data = s;
+    uv_timer_start(&s->look, on_look, LOOK_MS, LOOK_MS);
     if (!s->owner->app->cfg.no_restore) read_saved(s);
 }
 
@@ -411,6 +433,7 @@ void slot_models_free(slot *s) {
     err e = {0};
     err_set(&e, ERR_BUSY, "the server is stopping");
     if (s->load_call) http_call_abort(s->load_call);
+    forget_save(s);
     release_process_waits(s, &e);
     release_waits(s, &e);
     free_request(&s->load);

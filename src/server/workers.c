@@ -437,7 +437,7 @@ void workers_free(workers *w) {
         free(s->published);
         uv_close((uv_handle_t *)&s->sup_timer, on_closed);
         uv_close((uv_handle_t *)&s->soon, on_closed);
-        uv_close((uv_handle_t *)&s->idle, on_closed);
+        uv_close((uv_handle_t *)&s->look, on_closed);
     }
 }
 

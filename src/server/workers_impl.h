@@ -55,6 +55,8 @@ typedef struct slot {
     char *model_id, *body; /* the chosen model; NULL: none */
     bool loaded;           /* it is in the process now */
     bool unsaved;          /* chosen on the command line, and not confirmed by the worker yet */
+    struct save *saving;   /* the choice is on its way into the database */
+    bool save_failed;      /* the disk was full: it is tried again */
     http_call *load_call;  /* NULL also when it was cut off */
     load_request load;     /* under way, or cut off */
     load_cut cut;
@@ -62,7 +64,7 @@ typedef struct slot {
 
     worker_wait *waits;
     uv_timer_t soon;    /* calls back those who wait, outside of their own calls */
-    uv_timer_t idle;    /* looks whether the model has been unused for too long */
+    uv_timer_t look;    /* for a model that has been unused for too long, and for a choice to be saved again */
     int working;        /* pieces of work under way */
     int64_t idle_since; /* monotonic */
 

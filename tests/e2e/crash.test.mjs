@@ -441,7 +441,7 @@ test('a database that is damaged is moved aside, and the server runs', async () 
 test('no room for pictures, and then none for the database: clear errors, and both recover', async (t) => {
   const limit = (pid, bytes) => execFileSync('prlimit', ['--pid', String(pid), `--fsize=${bytes}:unlimited`])
   try { execFileSync('prlimit', ['--version']) } catch { t.skip('there is no prlimit here'); return }
-  const a = await Studio.start()
+  let a = await Studio.start()
   try {
     await a.loadImageModel()
     const sd = await a.pid('sd')
@@ -457,8 +457,16 @@ test('no room for pictures, and then none for the database: clear errors, and bo
     const r = await a.request('POST', '/v1/jobs', { type: 'txt2img', ...quick })
     assert.ok(r.status >= 500, `status ${r.status}`)
     assert.ok((await r.json()).error.message)
+    const from = a.mark(), other = 'tiny-sd1-f32.safetensors'
+    await a.loadImageModel(other)
+    await a.logged(/SD model state could not be saved/, from)
     limit(a.process.pid, 'unlimited')
     assert.equal((await a.jobEnd((await submit(a, quick)).id)).status, 'done')
+    await a.logged(/Saved SD model state/, from)
+    a.process.kill('SIGKILL')
+    await a.exited
+    a = await Studio.start({ dir: a.dir, port: a.port })
+    assert.equal((await a.health()).workers.sd.model, other, 'the choice was saved when there was room')
   } finally { await a.cleanup() }
 })
 
