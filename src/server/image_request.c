@@ -304,7 +304,7 @@ static bool choose_refiner(request *r, err *e) {
     if (!r->params.refiner || r->params.is_upscale) return true;
     err why = {0};
     const model_entry *m = models_find(r->a->models, r->params.refiner, &why);
-    if (!m) return err_set(e, why.code, "refiner: %s (GET /v1/models lists them)", why.msg);
+    if (!m) return err_set(e, (err_code)why.code, "refiner: %s (GET /v1/models lists them)", why.msg);
     if (!str_eq(m->type, "image"))
         return err_set(e, ERR_UNSUPPORTED, "refiner: '%.80s' is not a whole checkpoint but of type %s", m->id, m->type);
     if (!m->supported)

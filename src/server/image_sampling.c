@@ -76,8 +76,8 @@ static bool read_field(image_sampling *s, const field *f, const char *key, const
         const bool ok = f->whole ? field_whole(body, key, &whole, (int64_t)f->min, (int64_t)f->max, &why)
                                  : field_real(body, key, &checked, f->min, f->max, &why);
         const bool is_outside = f->usual < f->min || f->usual > f->max;
-        if (!ok && is_outside) return err_set(e, why.code, "%s, nor %g", why.msg, f->usual);
-        if (!ok) return err_set(e, why.code, "%s", why.msg);
+        if (!ok && is_outside) return err_set(e, (err_code)why.code, "%s, nor %g", why.msg, f->usual);
+        if (!ok) return err_set(e, (err_code)why.code, "%s", why.msg);
     }
     set(s, f, v);
     return true;
