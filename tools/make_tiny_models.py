@@ -28,6 +28,7 @@
                                   weights tell
   tiny-sd2-diffusers/             the same in the diffusers layout: without the text encoder's last layer
   tiny-sd2-eps.safetensors        f16; the same but for the vector that tells, so that it predicts the noise
+  tiny-sd2-inpaint.safetensors    f32, 9 channels; predicts the noise whatever that vector is
 
   tiny-sdxl-f32.safetensors       Stable Diffusion XL: both text encoders, size conditioning
   tiny-sdxl-diffusers/            the same in the diffusers layout
@@ -37,7 +38,10 @@
   tiny-sdxl-v.safetensors         f16; marked as predicting v on a schedule with zero terminal SNR
   loras/xl-KIND.safetensors       LoRAs for it, with kohya's names of diffusers' blocks and of the original ones
   tiny-sdxl-refiner-f32.safetensors  its refiner
+  tiny-sdxl-inpaint.safetensors   f32, 9 channels
+  tiny-sdxl-edit.safetensors      f32, 8 channels
   tiny-ssd-f32.safetensors        distilled from SDXL as SSD-1B is: one block in the middle, depths of its own
+  tiny-vega-f32.safetensors       distilled further, as Segmind Vega is: one or two blocks a transformer
   tiny-bk-f32.safetensors         distilled from SD 1 as tiny-sd is: no middle, one block a level
   tiny-bk-diffusers/              the same in the diffusers layout
 
@@ -75,6 +79,7 @@ VISION = dict(width=64, layers=3, patch=8, size=32, projected=40)
 
 # Distilled: the transformer blocks of each residual block in turn, down and up, and what is left of the middle.
 SSD_UNET = dict(SDXL_UNET, down=(0, 0, 1, 1, 2, 2), up=(2, 3, 1, 1, 2, 1, 0, 0, 0), middle="resnet")
+VEGA_UNET = dict(SDXL_UNET, down=(0, 0, 1, 1, 2, 2), up=(2, 2, 2, 1, 1, 1, 0, 0, 0), middle="resnet")
 BK_UNET = dict(width=32, mult=(1, 1, 2), blocks=1, attention=(0, 1, 2), context=32, channels=4, middle="none")
 
 
@@ -311,10 +316,10 @@ def tiny(seed, unet=UNET):
 TELLING = "output_blocks.11.1.transformer_blocks.0.norm1.bias"
 
 
-def tiny_sd2(seed):
+def tiny_sd2(seed, unet=SD2_UNET):
     """Its UNet predicts v, which a wide spread of one vector tells."""
     rng = np.random.default_rng(seed)
-    unet = fill(unet_shapes(**SD2_UNET), rng)
+    unet = fill(unet_shapes(**unet), rng)
     unet[TELLING] = exact(unet[TELLING] * 4)
     return dict(unet=unet, vae=fill(vae_shapes(**VAE), rng), clip=fill(open_clip_shapes(**SD2_CLIP), rng))
 
@@ -708,6 +713,8 @@ def write_sd2(out, seed):
                     "v_prediction")
     telling = "model.diffusion_model." + TELLING
     write_safetensors(os.path.join(out, "tiny-sd2-eps.safetensors"), {**whole, telling: whole[telling] / 4}, "F16")
+    inpainter = tiny_sd2(seed, {**SD2_UNET, "channels": 9})
+    write_safetensors(os.path.join(out, "tiny-sd2-inpaint.safetensors"), checkpoint_sd2(inpainter), "F32")
 
 
 def write_sdxl(out, seed):
@@ -724,7 +731,9 @@ def write_sdxl(out, seed):
     write_safetensors(os.path.join(out, "tiny-sdxl-v.safetensors"), {**whole, **marks}, "F16")
     write_sdxl_loras(os.path.join(out, "loras"), model, seed)
     write_safetensors(os.path.join(out, "tiny-sdxl-refiner-f32.safetensors"), checkpoint_sdxl(tiny_refiner(seed)), "F32")
-    write_safetensors(os.path.join(out, "tiny-ssd-f32.safetensors"), checkpoint_sdxl(tiny_sdxl(seed, SSD_UNET)), "F32")
+    for name, unet in (("ssd-f32", SSD_UNET), ("vega-f32", VEGA_UNET), ("sdxl-inpaint", {**SDXL_UNET, "channels": 9}),
+                       ("sdxl-edit", {**SDXL_UNET, "channels": 8})):
+        write_safetensors(os.path.join(out, f"tiny-{name}.safetensors"), checkpoint_sdxl(tiny_sdxl(seed, unet)), "F32")
 
 
 def write_bk(out, seed):

@@ -270,15 +270,18 @@ static void resumed_enlarging_is_bit_identical(void **state) {
 static void models_say_what_they_are_for(void **state) {
     (void)state;
     static const struct {
-        const char *name;
+        const char *name, *family;
         bool inpaints, edits;
-    } rows[] = {{"tiny-sd1-f16.safetensors", false, false},
-                {"tiny-sd1-inpaint.safetensors", true, false},
-                {"tiny-sd1-edit.safetensors", false, true}};
-    for (size_t i = 0; i < 3; i++) {
+    } rows[] = {
+        {"tiny-sd1-f16.safetensors", "sd1", false, false},      {"tiny-sd1-inpaint.safetensors", "sd1", true, false},
+        {"tiny-sd1-edit.safetensors", "sd1", false, true},      {"tiny-sd2-inpaint.safetensors", "sd2", true, false},
+        {"tiny-sdxl-inpaint.safetensors", "sdxl", true, false}, {"tiny-sdxl-edit.safetensors", "sdxl", false, true}};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         diffusion *d = open_tiny(rows[i].name);
         diffusion_info info;
         diffusion_describe(d, &info);
+        assert_string_equal(info.family, rows[i].family);
+        assert_string_equal(info.prediction, "eps");
         assert_int_equal(info.inpaints, rows[i].inpaints);
         assert_int_equal(info.edits, rows[i].edits);
         diffusion_close(d);

@@ -51,6 +51,7 @@ static void other_kinds(void **state) {
         {"tiny-sdxl-v.safetensors", "sdxl", "v", 1024},
         {"tiny-sdxl-refiner-f32.safetensors", "sdxl-refiner", "eps", 1024},
         {"tiny-ssd-f32.safetensors", "sdxl", "eps", 1024},
+        {"tiny-vega-f32.safetensors", "sdxl", "eps", 1024},
         {"tiny-bk-f32.safetensors", "sd1", "eps", 512},
         {"tiny-bk-diffusers", "sd1", "eps", 512},
     };

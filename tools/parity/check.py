@@ -140,7 +140,7 @@ def model_of(c, file, words, predicts):
     family = {"sd1": picture.Model, "sd2": picture.Sd2, "sdxl": picture.Sdxl, "sdxl-refiner": picture.Refiner}[c.family]
     channels = c.unet_shape()["channels"]
     role = {4: (), 9: (edits.Inpainter,), 8: (edits.Editor,)}.get(channels)
-    if role is None or role and c.family not in ("sd1", "sd2"):
+    if role is None or role and c.family == "sdxl-refiner":
         raise checkpoint.Unfit("the reference makes no picture with a %s UNet of %d input channels" % (c.family, channels))
     return type("OwnModel", (Own, *role, family), {})(c, file, words, predicts)
 

@@ -34,6 +34,20 @@ class Editor(picture.Model):
     name, unet = "tiny-sd1-edit.safetensors", {**tiny.UNET, "channels": 8}
 
 
+class Sd2Inpainter(Inpainter, picture.Sd2):
+    """Predicts the noise, other than the models of SD 2 whose weights tell v."""
+
+    name, unet, predicts = "tiny-sd2-inpaint.safetensors", {**tiny.SD2_UNET, "channels": 9}, "eps"
+
+
+class SdxlInpainter(Inpainter, picture.Sdxl):
+    name, unet = "tiny-sdxl-inpaint.safetensors", {**tiny.SDXL_UNET, "channels": 9}
+
+
+class SdxlEditor(Editor, picture.Sdxl):
+    name, unet = "tiny-sdxl-edit.safetensors", {**tiny.SDXL_UNET, "channels": 8}
+
+
 # --- pixels -----------------------------------------------------------------------------------------------------------
 
 
@@ -170,9 +184,9 @@ def denoiser(model, case, shape, appended, start, nmask, texts):
     def denoise(x, sigma):
         scaled = torch.from_numpy(x.reshape(shape)) / math.sqrt(sigma**2 + 1)
         t = torch.tensor([float(sample.to_timestep(sigma))], dtype=torch.float64)
-        up, down = (model.net(cat(scaled, appended), t, c) for c in (positive, negative))
+        up, down = (model.net(cat(scaled, appended), t, *told) for told in (positive, negative))
         if isinstance(model, Editor):
-            bare = model.net(cat(scaled, torch.zeros_like(appended)), t, negative)
+            bare = model.net(cat(scaled, torch.zeros_like(appended)), t, *negative)
             out = bare + case["cfg"] * (up - down) + case["image_cfg"] * (down - bare)
         else:
             out = down + case["cfg"] * (up - down)
@@ -186,8 +200,14 @@ def sigmas_of(case, steps):
     return sample.sampler_sigmas(case["sampler"], case["scheduler"], steps).astype(np.float32).astype(float)
 
 
+def said(model, case, shape):
+    """[(context, label)] of the prompt and the negative one, for a picture of the latent's size."""
+    sized = dict(case, height=8 * shape[2], width=8 * shape[3])
+    return [model.told([(1.0, [case[k]])], sized, k == "negative")[0][1][case[k]] for k in ("prompt", "negative")]
+
+
 def run(model, case, shape, sigmas, appended, start, nmask):
-    texts = [model.context(case[k]) for k in ("prompt", "negative")]
+    texts = said(model, case, shape)
     noise = lambda k: drawn(case, shape, k)
     x = noise(0) * sigmas[0] + (start if start is not None else 0)
     tree = sample.Tree(case["rng"], case["seed"], x.size, sigmas[-2], sigmas[0])
@@ -199,7 +219,7 @@ def run(model, case, shape, sigmas, appended, start, nmask):
 def conditioning(model, rgb, mask, shape):
     """What the network gets behind the latent."""
     if isinstance(model, Editor):
-        return encode(model, planes(rgb)) / 0.18215
+        return encode(model, planes(rgb)) / model.scale
     if not isinstance(model, Inpainter):
         return None
     h, w = shape[2] * 8, shape[3] * 8
@@ -391,6 +411,13 @@ def main(program, models, vocabulary, seed):
                 hires |= {"width": 128, "height": 112, "enlarged": (112, 168), "cut": (112, 128)}
             test(plain, basic(rnd, hires=hires))
         test(inpainter, basic(rnd, hires={"upscaler": "latent", "steps": 3, "strength": 0.6, "height": 96, "enlarged": (96, 144), "cut": (96, 144)}))
+        for family in (Sd2Inpainter, SdxlInpainter):
+            model = family(models, words)
+            test(model, basic(rnd, strength=1.0), random_picture(rnd, 64, 96), random_mask(rnd, 64, 96))
+            test(model, basic(rnd))
+        model = SdxlEditor(models, words)
+        for negative in ("", "grey dull"):
+            test(model, basic(rnd, negative=negative, strength=1.0), random_picture(rnd, 64, 96))
 
 
 if __name__ == "__main__":

@@ -274,6 +274,12 @@ class Ssd(Sdxl):
     name, unet = "tiny-ssd-f32.safetensors", tiny.SSD_UNET
 
 
+class Vega(Sdxl):
+    """SDXL with fewer still."""
+
+    name, unet = "tiny-vega-f32.safetensors", tiny.VEGA_UNET
+
+
 def ours(program, model, case, folder, init, more=(), threads=1):
     out = os.path.join(folder, "out.png")
     args = [program, "generate", "--model", model, "--threads", str(threads), "--precision", "f32", "--output", out, *more]
@@ -388,7 +394,7 @@ def main(program, models, vocabulary, seed):
         sd1 = Model(models, words)
         for i, sampler in enumerate(["euler", "euler_a", "heun", "dpm++2m"] + rnd.sample(sample.SAMPLERS, 4)):
             check(sd1, random_case(rnd, sampler), seed + i, program, folder, i % 2)
-        for family in (Sd2, Sdxl, SdxlV, Refiner, Ssd, Bk):
+        for family in (Sd2, Sdxl, SdxlV, Refiner, Ssd, Vega, Bk):
             model = family(models, words)
             for i in range(2):
                 case = random_case(rnd, rnd.choice(sample.SAMPLERS), 10)
