@@ -261,13 +261,19 @@ void jobs_unwait(jobs *q, job_waiter *w) {
     }
 }
 
+/* The last picture is being written: too late to save any work, and its file must be listed. */
+static bool is_saving_last(const job *j) {
+    return j->status == JOB_RUNNING && str_eq(j->phase, "saving") && j->image + 1 >= j->params.n;
+}
+
 bool jobs_cancel(jobs *q, int64_t id, err *e) {
     static const err cancelled = {.code = ERR_CANCELLED, .msg = "cancelled"};
     job *j = jobs_live(q, id);
     if (!j) return err_set(e, ERR_NOT_FOUND, "there is no job j-%lld in the queue", (long long)id);
     if (job_is_over(j->status))
         return err_set(e, ERR_CONFLICT, "job %s is over: %s", j->name, job_status_name(j->status));
-    if (j->made) return err_set(e, ERR_CONFLICT, "there is nothing left to stop: the pictures of %s are made", j->name);
+    if (j->made || is_saving_last(j))
+        return err_set(e, ERR_CONFLICT, "there is nothing left to stop: the pictures of %s are made", j->name);
     if (j == q->running) {
         q->running = NULL;
         q->runner.cancel(q->runner.ctx);
