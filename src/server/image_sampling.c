@@ -104,8 +104,15 @@ void image_sampling_keys(const char **keys) {
 }
 
 void image_sampling_write(const image_sampling *s, buf *out) {
-    for (size_t i = 0; i < FIELDS; i++)
-        if (differs(get(s, &fields[i]), fields[i].usual)) field_write_real(out, fields[i].key, get(s, &fields[i]));
+    for (size_t i = 0; i < FIELDS; i++) {
+        const field *f = &fields[i];
+        const double v = get(s, f);
+        if (!differs(v, f->usual)) continue;
+        if (f->whole)
+            buf_printf(out, "\"%s\":%lld,", f->key, (long long)v); /* never as 4.5e+15 */
+        else
+            field_write_real(out, f->key, v);
+    }
 }
 
 void image_sampling_write_limits(buf *out) {

@@ -547,6 +547,11 @@ static void test_sampling_fields_round_trip(void **state) {
     assert_null(strstr(buf_str(&out), "eta"));
     assert_null(strstr(buf_str(&out), "subseed"));
     image_params_free(&p);
+    p = good("{\"prompt\":\"a\",\"subseed\":4503599627370490}"); /* a number with an exponent is none for the worker */
+    buf_clear(&out);
+    image_params_write(&p, &out);
+    assert_non_null(strstr(buf_str(&out), "\"subseed\":4503599627370490"));
+    image_params_free(&p);
     p = good("{\"prompt\":\"a\",\"subseed_strength\":0.5,\"seed\":9007199254740991,\"n\":4}"); /* one seed for all */
     image_params_draw_seed(&p);
     assert_true(p.sampling.subseed >= 0);
