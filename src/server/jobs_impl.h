@@ -56,11 +56,13 @@ void jobs_save(jobs *q, const job *j);
 /* Enters a finished picture of the job into the history, now or when there is room. */
 void jobs_record(jobs *q, job *j, const history_picture *p);
 
-/* The worker has made all pictures and is free. Nobody hears of a job that is done before its pictures can be listed
- * and a restart of the server knows of it too: until then it runs on, on a full disk for as long as that is full. */
+/* Takes over the job, which is in no list: the worker has made all pictures and is free. Nobody hears of a job that is
+ * done before its pictures can be listed and a restart of the server knows of it too: until then it runs on, on a full
+ * disk for as long as that is full. */
 void jobs_complete(jobs *q, job *j);
 
-/* Failed or cancelled: clients learn of it once the pictures that are on their way are recorded or refused. */
+/* Takes over the job, which is in no list. Failed or cancelled: clients learn of it once the pictures that are on their
+ * way are recorded or refused. */
 void jobs_end(jobs *q, job *j, job_status status, const err *why);
 
 void jobs_forget_pictures(jobs *q); /* that could not be recorded */
