@@ -81,25 +81,28 @@ class KernelTest(unittest.TestCase):
         self.assertLess(float((net(x) - x.flip(1)).square().mean()), losses[0])
 
     def test_a_team_does_what_one_does_with_the_whole_batch(self):
+        """Compared is how far the weights moved: a gradient that rounds to the other bfloat16 moves Muon by 1 to 2 %."""
         x = torch.randn(64, 16)
-        alone, both = (self.trained(size, x) for size in (1, 2))
-        torch.testing.assert_close(both, alone, rtol=1e-3, atol=1e-5)
+        (alone, norms), (both, norms_of_both) = (self.trained(size, x) for size in (1, 2))
+        torch.testing.assert_close(norms_of_both, norms, rtol=1e-2, atol=0)
+        self.assertLess(float((both - alone).norm() / alone.norm()), 6e-2)
 
     def trained(self, size, x):
-        """The weights after a few steps by `size` processes, each with its part of x."""
+        """How far the weights moved in a few steps by `size` processes, each with its part of x; the gradients' norms."""
         torch.manual_seed(0)
         net, together = torch.nn.Linear(16, 40), team.Team(size)
         optimizer = muon.Muon(list(net.parameters()), 0.9, together)
+        before, norms = optimizer.w.clone(), []
         together.start()
         optimizer.bind()
         for _ in range(5):
             (net(x.chunk(size)[together.rank]) ** 2).mean().backward()
-            optimizer.step(1e-3)
+            norms.append(optimizer.step(1e-3))
         if together.rank:
             os._exit(0)
         for _ in range(1, size):
             self.assertEqual(os.wait()[1], 0)
-        return optimizer.w.clone()
+        return optimizer.w - before, torch.tensor(norms)
 
     def test_orthogonal(self):
         singular = torch.linalg.svdvals(muon.orthogonal(torch.randn(3, 24, 100).bfloat16()).float())
