@@ -183,15 +183,17 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
   function addPicture(params, seed, job, created = Date.now()) {
     const id = ++pictureId;
     const p = { ...params, seed };
-    const by = p.type === 'upscale' ? p.factor : 1;
+    const hires =
+      p.hires?.scale ?? (p.hires?.width ? p.hires.width / p.width : (p.hires?.height ?? p.height) / p.height);
+    const by = (p.type === 'upscale' ? p.factor : 1) * hires;
     const file = `20260102-030405-${id}.png`;
     const entry = {
       id,
       file,
       url: `/outputs/${file}`,
       thumb_url: `/outputs/.thumbs/${file.replace('png', 'webp')}`,
-      width: Math.round(p.width * by * (p.hires?.scale ?? 1)),
-      height: Math.round(p.height * by * (p.hires?.scale ?? 1)),
+      width: Math.round(p.width * by),
+      height: Math.round(p.height * by),
       seed,
       model: params.model ?? workers.sd.model ?? models[0].id,
       prompt: p.prompt,

@@ -703,7 +703,13 @@ describe('the gallery', () => {
     await page.getByRole('checkbox', { name: /Hires fix/ }).check();
     await page.getByRole('spinbutton', { name: 'Enlarge' }).fill('1.5');
     await page.getByRole('spinbutton', { name: 'Enlarge' }).blur();
-    await page.getByText(`${SIZE * 1.5} × ${SIZE * 1.5}`, { exact: true }).waitFor();
+    const size = page.getByText(`${SIZE * 1.5} × ${SIZE * 1.5}`, { exact: true });
+    await size.waitFor();
+    await page.getByRole('button', { name: 'Resize to' }).click(); // begins with the size that the factor gave
+    assert.equal(await page.getByLabel('Hires width').inputValue(), `${SIZE * 1.5}`);
+    await page.getByLabel('Hires height').fill('');
+    await page.getByLabel('Hires height').blur(); // follows from the width
+    await size.waitFor();
     if (!real) {
       await page.getByRole('combobox', { name: 'Upscaler' }).click();
       await page.getByRole('option', { name: 'RealESRGAN_x4plus' }).click();
@@ -715,11 +721,11 @@ describe('the gallery', () => {
     const job = await over('a tower');
     assert.equal(job.status, 'done', JSON.stringify(job.error));
     assert.deepEqual(job.params.hires, {
-      scale: 1.5,
+      width: SIZE * 1.5,
       strength: 0.7,
       ...(real ? { upscaler: 'latent' } : { upscaler: 'upscalers/RealESRGAN_x4plus.pth', steps: 0 }),
     });
-    assert.equal(job.results[0].width, SIZE * 1.5);
+    assert.deepEqual([job.results[0].width, job.results[0].height], [SIZE * 1.5, SIZE * 1.5]);
     clean(page);
   });
 

@@ -1,4 +1,5 @@
 // Work on pictures: strokes, what is sent of them, hires fix taken over from a picture.
+import { createPinia, setActivePinia } from 'pinia';
 import { nextTick } from 'vue';
 import { describe, expect, it } from 'vitest';
 import { draw, maskUrl, paints, type Stroke } from '@/lib/strokes';
@@ -118,14 +119,38 @@ describe('edits', () => {
     const picture = makePicture(1);
     studio.useParameters(picture);
     expect(edits.fields.hires).toBe(false);
-    const hires = { width: 960, height: 960, strength: 0.5, upscaler: 'lanczos' };
-    studio.useParameters({ ...picture, width: 960, height: 960, params: { width: 640, height: 640, hires } });
+    const hires = { width: 960, height: 896, strength: 0.5, upscaler: 'lanczos' };
+    studio.useParameters({ ...picture, width: 960, height: 896, params: { width: 640, height: 640, hires } });
     expect(form.fields).toMatchObject({ width: 640, height: 640 });
-    expect(edits.fields).toMatchObject({
-      hires: true,
-      hires_scale: 1.5,
-      hires_strength: 0.5,
-      hires_upscaler: 'lanczos',
-    });
+    expect(edits.params()).toEqual({ hires: { ...hires, steps: 0 } });
+    studio.useParameters({ ...picture, params: { width: 640, height: 640, hires: { scale: 1.5 } } });
+    expect(edits.params()).toEqual({ hires: { scale: 1.5, steps: 0, strength: 0.7, upscaler: 'latent' } });
+  });
+
+  it('hires fix goes to a size; a side that is left away follows from the other, as the engine reckons it', async () => {
+    const edits = useEdits();
+    const form = useForm();
+    Object.assign(form.fields, { width: 512, height: 768 });
+    Object.assign(edits.fields, { hires: true, hires_scale: 1.5 });
+    edits.enlargeBy('size');
+    expect(edits.params().hires).toEqual({ width: 768, height: 1152, steps: 0, strength: 0.7, upscaler: 'latent' });
+    edits.fields.hires_width = 1000;
+    edits.enlargeBy('scale');
+    expect(edits.params().hires).toMatchObject({ scale: 1.5 });
+    edits.enlargeBy('size'); // the size that was typed is still there
+    expect(edits.size).toEqual([1000, 1152]);
+    edits.fields.hires_height = 0;
+    expect(edits.params().hires).not.toHaveProperty('height');
+    expect(edits.size).toEqual([1000, 1496]); // 1500, in steps of 8
+    Object.assign(edits.fields, { hires_width: 0, hires_height: 1152 });
+    expect(edits.params().hires).not.toHaveProperty('width');
+    expect(edits.size).toEqual([768, 1152]);
+    edits.fields.hires_height = 0; // neither: the factor
+    expect(edits.params().hires).toMatchObject({ scale: 1.5 });
+    expect(edits.size).toEqual([768, 1152]);
+    edits.fields.hires_width = 640;
+    await nextTick();
+    setActivePinia(createPinia());
+    expect(useEdits().fields).toMatchObject({ hires_by: 'size', hires_width: 640, hires_height: 0 });
   });
 });

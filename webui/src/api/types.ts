@@ -101,6 +101,15 @@ export interface LoraParam {
   weight?: number;
   te_weight?: number;
 }
+/** A second pass over the enlarged picture: by `scale`, or to a size (either side follows from the other). */
+export interface HiresParams {
+  scale?: number;
+  width?: number;
+  height?: number;
+  steps?: number;
+  strength?: number;
+  upscaler?: string;
+}
 /** A ControlNet with the picture that it follows. */
 export interface ControlParam {
   model: string; // its id
@@ -169,7 +178,7 @@ export interface ImageParams extends Partial<SamplingParams> {
   inpaint_area?: 'whole' | 'masked';
   mask_padding?: number;
   outpaint?: { left: number; right: number; top: number; bottom: number; feather: number };
-  hires?: { scale?: number; width?: number; height?: number; steps?: number; strength?: number; upscaler?: string };
+  hires?: HiresParams;
   image_cfg_scale?: number;
   controlnet?: ControlParam[];
   ip_adapter?: IpAdapterParam;

@@ -1,7 +1,7 @@
 // Work on pictures: the mask and how it is filled, outpainting, hires fix. Kept in the browser at every change.
 import { defineStore } from 'pinia';
 import { computed, ref, watch } from 'vue';
-import type { ImageParams } from '@/api/types';
+import type { HiresParams, ImageParams } from '@/api/types';
 import { kept } from '@/lib/kept';
 import { load, save } from '@/lib/storage';
 import { maskUrl, paints, type Stroke } from '@/lib/strokes';
@@ -19,7 +19,10 @@ export interface EditFields {
   bottom: number;
   feather: number;
   hires: boolean;
+  hires_by: 'scale' | 'size';
   hires_scale: number;
+  hires_width: number; // 0: follows from the height, and the other way round
+  hires_height: number;
   hires_steps: number;
   hires_strength: number;
   hires_upscaler: string;
@@ -38,7 +41,10 @@ export const editDefaults: EditFields = {
   bottom: 0,
   feather: 32,
   hires: false,
+  hires_by: 'scale',
   hires_scale: 2,
+  hires_width: 0,
+  hires_height: 0,
   hires_steps: 0,
   hires_strength: 0.7,
   hires_upscaler: 'latent',
@@ -85,13 +91,23 @@ export const useEdits = defineStore('edits', () => {
     undone.value = [];
   }
 
+  /** How much hires fix enlarges; without any size to reach by the factor, as in A1111. */
+  const enlarges = computed((): Pick<HiresParams, 'scale' | 'width' | 'height'> => {
+    const { hires_by, hires_scale: scale, hires_width: width, hires_height: height } = fields.value;
+    if (hires_by === 'scale' || !(width || height)) return { scale };
+    return { ...(width ? { width } : {}), ...(height ? { height } : {}) };
+  });
   /** The size that the next picture will have. */
   const size = computed((): [number, number] => {
     const { mode, width, height } = form.fields;
     const f = fields.value;
     const down = (x: number) => Math.floor(x / 8) * 8;
-    if (mode === 'txt2img')
-      return f.hires ? [down(width * f.hires_scale), down(height * f.hires_scale)] : [width, height];
+    if (mode === 'txt2img') {
+      if (!f.hires) return [width, height];
+      const { scale = 1, width: w, height: h } = enlarges.value;
+      if (!w && !h) return [down(width * scale + 0.01), down(height * scale + 0.01)];
+      return [down(w ?? (width * h!) / height), down(h ?? (height * w!) / width)];
+    }
     if (!form.init) return [width, height];
     const masked = f.inpaint_area === 'masked' && (hasMask.value || extends_.value);
     if (!extends_.value) return masked ? [form.init.width, form.init.height] : [width, height];
@@ -99,6 +115,12 @@ export const useEdits = defineStore('edits', () => {
     return [keep(form.init.width) + f.left + f.right, keep(form.init.height) + f.top + f.bottom];
   });
 
+  /** Begins with the size that the factor gave. */
+  function enlargeBy(how: EditFields['hires_by']): void {
+    const f = fields.value;
+    if (how === 'size' && !f.hires_width && !f.hires_height) [f.hires_width, f.hires_height] = size.value;
+    f.hires_by = how;
+  }
   function ofPicture(): Partial<ImageParams> {
     const f = fields.value;
     const out: Partial<ImageParams> = {};
@@ -124,8 +146,8 @@ export const useEdits = defineStore('edits', () => {
     const f = fields.value;
     if (form.fields.mode !== 'txt2img') return ofPicture();
     if (!f.hires) return {};
-    const { hires_scale: scale, hires_steps: steps, hires_strength: strength, hires_upscaler: upscaler } = f;
-    return { hires: { scale, steps, strength, upscaler } };
+    const { hires_steps: steps, hires_strength: strength, hires_upscaler: upscaler } = f;
+    return { hires: { ...enlarges.value, steps, strength, upscaler } };
   }
   /** Parameters read from a picture. */
   function use(given: Partial<ImageParams> | null): void {
@@ -133,12 +155,30 @@ export const useEdits = defineStore('edits', () => {
     fields.value.hires = h !== undefined;
     if (!h) return;
     Object.assign(fields.value, {
-      hires_scale: h.scale ?? (h.width && given?.width ? h.width / given.width : editDefaults.hires_scale),
+      hires_by: h.width || h.height ? 'size' : 'scale',
+      hires_scale: h.scale ?? editDefaults.hires_scale,
+      hires_width: h.width ?? 0,
+      hires_height: h.height ?? 0,
       hires_steps: h.steps ?? 0,
       hires_strength: h.strength ?? editDefaults.hires_strength,
       hires_upscaler: h.upscaler ?? editDefaults.hires_upscaler,
     });
   }
 
-  return { fields, strokes, undone, open, hasMask, extends: extends_, size, add, undo, redo, clear, params, use };
+  return {
+    fields,
+    strokes,
+    undone,
+    open,
+    hasMask,
+    extends: extends_,
+    size,
+    add,
+    undo,
+    redo,
+    clear,
+    enlargeBy,
+    params,
+    use,
+  };
 });
