@@ -2,7 +2,7 @@
 //   node bench/crash.mjs [--image M.safetensors] [--llm M.gguf] [--big M.safetensors] [--kills 15] [--streams 20]
 //     [--pairs 8] [--side 512] [--steps 12]
 // Without --image and --llm the demo models are taken (models/demo). --big is a further image model, for the aim of 2 GB
-// models: bench/random_sd15.py makes one. Files are read once before, so that they are in the file cache.
+// models: bench/random_model.py makes one. Files are read once before, so that they are in the file cache.
 import { execFileSync, spawn } from 'node:child_process'
 import { mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
