@@ -51,6 +51,8 @@ test('a picture as base64, as a data URL and by name is the same; each value cou
   const again = await draw((await s.get('/v1/history/images?limit=1')).data[0].params)
   assert.deepEqual(again.png, first.png)
   assert.match(first.parameters.controlnet[0].image, /^upload:/)
+  assert.deepEqual(await file(first.parameters.controlnet[0].image.replace('upload:', '/v1/uploads/')), card) // it can be seen again
+  await s.get('/v1/uploads/gone.png', 404)
   assert.equal(first.parameters.controlnet[0].model, 'controlnet/tiny-canny.safetensors')
   for (const one of [{ model: 'controlnet/tiny-canny.safetensors', image: `data:image/png;base64,${image}` },
     { model: 'tiny-canny.safetensors', image: first.parameters.controlnet[0].image }])

@@ -1,7 +1,7 @@
 // A stand-in for mysti_server that speaks docs/api.md, for working on the page without models. It makes landscapes
 // instead of pictures and has no workers, but queues, streams, crashes and recovers as the real one does.
 //   node tests/web/mock-server.mjs [port]      POST /mock/crash {worker}, /mock/safe-mode, /mock/gone {ms}
-import { randomUUID } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import { createReadStream, existsSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { extname, join, normalize } from 'node:path';
@@ -249,6 +249,25 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     res.writeHead(200, { 'Content-Type': 'image/png' }).end(cache.get(name));
   }
 
+  const uploads = new Map(); // file -> bytes
+  /** As the real one keeps pictures that come with a request: by a name that stands for the bytes. */
+  function keepUpload(image) {
+    if (!image?.startsWith('data:')) return image;
+    const bytes = Buffer.from(image.slice(image.indexOf(',') + 1), 'base64');
+    const file = `${createHash('md5').update(bytes).digest('hex')}.png`;
+    uploads.set(file, bytes);
+    return `upload:${file}`;
+  }
+  function upload(res, file) {
+    if (!uploads.has(file)) throw new ApiFailure(404, 'not_found', 'no such file');
+    res.writeHead(200, { 'Content-Type': 'image/png' }).end(uploads.get(file));
+  }
+  function keepUploads(params) {
+    for (const owner of [...(params.controlnet ?? []), ...(params.ip_adapter ? [params.ip_adapter] : [])])
+      owner.image = keepUpload(owner.image);
+    for (const key of ['init_image', 'mask']) if (params[key]) params[key] = keepUpload(params[key]);
+  }
+
   // --- jobs
   const publicJob = (j) => ({
     ...j,
@@ -277,6 +296,7 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       n: 1,
       ...rest,
     };
+    keepUploads(params);
     if (!(params.seed >= 0)) params.seed = Math.floor(Math.random() * 2 ** 32);
     const job = {
       id: `j-${++jobId}`,
@@ -578,6 +598,7 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       throw new ApiFailure(401, 'unauthorized', 'an API key is needed');
     if (path === '/v1/events') return events(req, res, url);
     if (path.startsWith('/outputs/')) return output(res, path.slice(9));
+    if (path.startsWith('/v1/uploads/')) return upload(res, path.slice(12));
     if (path === '/v1/prompt/enhance') return enhance(res, await body(req));
     let m;
     if ((m = /^\/v1\/jobs\/([^/]+)\/cancel$/.exec(path))) return json(res, 200, cancel(m[1]));

@@ -691,7 +691,7 @@ describe('the gallery', () => {
     assert.equal(job.status, 'done', JSON.stringify(job.error));
     assert.equal(job.params.inpaint_area, 'masked');
     assert.equal(job.params.outpaint.right, 64, 'a multiple of 8');
-    assert.match(job.params.mask, real ? /^upload:/ : /^data:image\/png;base64,/);
+    assert.match(job.params.mask, /^upload:/);
     clean(page);
   });
 
@@ -738,13 +738,17 @@ describe('the gallery', () => {
       data.items.add(new File([await canvas.convertToBlob()], 'square.png', { type: 'image/png' }));
       target.dispatchEvent(new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true }));
     });
+  /** Uses the parameters of a job's picture. */
+  async function again(page, job) {
+    const recent = page.getByRole('region', { name: 'Recent pictures' });
+    await recent.getByRole('button', { name: job.params.prompt, exact: true }).first().click();
+    await page.getByRole('button', { name: 'Use its parameters' }).click();
+  }
   async function type(scope, name, value) {
     const field = scope.getByRole('spinbutton', { name, exact: true });
     await field.fill(String(value));
     await field.blur();
   }
-  const sent = real ? /^upload:/ : /^data:image\/png;base64,/;
-
   it('ControlNets follow dropped pictures, each in its own way', async () => {
     const page = await open();
     await small(page, 3);
@@ -776,7 +780,7 @@ describe('the gallery', () => {
     assert.deepEqual([one.low_threshold, one.high_threshold], [40, 200]);
     assert.equal(two.preprocessor, 'none');
     for (const c of [one, two]) {
-      assert.match(c.image, sent);
+      assert.match(c.image, /^upload:/);
       assert.match(c.model, /^controlnet\//);
     }
     await second.getByRole('button', { name: 'Remove the ControlNet of the control picture 2' }).click();
@@ -784,6 +788,13 @@ describe('the gallery', () => {
     await ui(page).prompt.fill('a house without one');
     await ui(page).generate.click();
     assert.equal((await over('a house without one')).params.controlnet, undefined);
+    await again(page, job);
+    await first.getByAltText('The picture that the ControlNet follows').waitFor();
+    await second.getByAltText('The picture that the ControlNet follows').waitFor();
+    assert.equal(await first.getByRole('spinbutton', { name: 'Control weight' }).inputValue(), '0.8');
+    await ui(page).prompt.fill('the same house');
+    await ui(page).generate.click();
+    assert.deepEqual((await over('the same house')).params.controlnet, job.params.controlnet);
     clean(page);
   });
 
@@ -805,13 +816,22 @@ describe('the gallery', () => {
     assert.equal(job.status, 'done', JSON.stringify(job.error));
     const given = job.params.ip_adapter;
     assert.deepEqual([given.weight, given.start, given.end], [0.6, 0, 0.9]);
-    assert.match(given.image, sent);
+    assert.match(given.image, /^upload:/);
     assert.match(given.model, /^ipadapter\//);
     assert.match(given.clip_vision, /^clip_vision\//);
     await page.getByRole('button', { name: 'Remove the prompt picture' }).click();
     await ui(page).prompt.fill('a dark room without it');
     await ui(page).generate.click();
     assert.equal((await over('a dark room without it')).params.ip_adapter, undefined);
+    await page.route('**/v1/uploads/**', (route) =>
+      route.fulfill({ status: 404, json: { error: { message: 'gone' } } }),
+    );
+    await again(page, job);
+    const adapter = /([^/]+)\.safetensors$/.exec(given.model)[1];
+    await page.getByRole('status').getByText(`${adapter}: its picture is no longer on the server.`).waitFor();
+    assert.equal(await page.getByRole('spinbutton', { name: 'Picture weight' }).inputValue(), '0.6');
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'picture-gone');
     clean(page);
   });
 

@@ -30,6 +30,18 @@ export class FakeEventSource extends EventTarget {
   }
 }
 
+/** Reads a file of text as `data:<text>`. */
+class FakeReader {
+  result = '';
+  onload = () => {};
+  readAsDataURL(file: Blob): void {
+    void file.text().then((text) => {
+      this.result = `data:${text}`;
+      this.onload();
+    });
+  }
+}
+
 export interface Call {
   method: string;
   path: string;
@@ -74,6 +86,7 @@ vi.stubGlobal(
 );
 vi.stubGlobal('addEventListener', () => {});
 vi.stubGlobal('EventSource', FakeEventSource);
+vi.stubGlobal('FileReader', FakeReader);
 vi.stubGlobal('fetch', fakeFetch);
 
 beforeEach(() => {

@@ -132,6 +132,12 @@ export const api = {
   pictures: (filter: { limit?: number; before?: number | null; q?: string } = {}) =>
     call<Page<Picture, number>>('GET', `/v1/history/images${query(filter)}`),
   deletePicture: (id: number) => call<unknown>('DELETE', `/v1/history/images/${segment(id)}`),
+  /** By the name that a job's parameters have for it: `upload:<file>`, or a picture's file. */
+  picture: async (name: string) => {
+    const upload = name.startsWith('upload:');
+    const path = upload ? `/v1/uploads/${segment(name.slice('upload:'.length))}` : `/outputs/${encodeURI(name)}`;
+    return (await send('GET', path)).blob();
+  },
   inspect: (image: string) => call<Inspection>('POST', '/v1/images/inspect', { image }),
 
   enhance: (prompt: string, signal: AbortSignal) => streamText('/v1/prompt/enhance', { prompt, stream: true }, signal),

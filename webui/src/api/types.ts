@@ -131,6 +131,8 @@ export interface IpAdapterParam {
   start?: number;
   end?: number;
 }
+/** As a picture's parameters tell of it; those in a file do not have its picture. */
+export type Told<T extends { image: string }> = Omit<T, 'image'> & { image?: string };
 /** How the sampler, its noise and its guidance differ from what is usual. */
 export interface SamplingParams {
   guidance_rescale: number;
@@ -267,11 +269,17 @@ export interface Page<T, Id> {
   next: Id | null;
   total?: number;
 }
+/** What takes part beside the model, as a picture's parameters tell of it. */
+export interface Networks {
+  controlnet?: Told<ControlParam>[];
+  ip_adapter?: Told<IpAdapterParam>;
+}
 export interface Inspection {
   width: number;
   height: number;
   parameters: string | null;
   params: Partial<ImageParams> | null;
+  networks?: Networks; // whose pictures the file does not have
 }
 export interface Settings {
   theme?: string;

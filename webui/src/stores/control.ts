@@ -1,7 +1,7 @@
 // ControlNets, each with its picture. What is chosen is kept in the browser, the pictures are not.
 import { defineStore } from 'pinia';
 import { computed, reactive, ref, shallowRef, watch } from 'vue';
-import type { ControlParam, ImageParams } from '@/api/types';
+import type { ControlParam, ImageParams, Told } from '@/api/types';
 import { load, save } from '@/lib/storage';
 import { network } from './network';
 
@@ -35,6 +35,11 @@ function openControl(given: Partial<ControlFields>) {
 }
 export type Control = ReturnType<typeof openControl>;
 
+const fieldsOf = ({ preprocessor, image: _, ...told }: Told<ControlParam>): Partial<ControlFields> => ({
+  ...told,
+  canny: preprocessor === 'canny',
+});
+
 /** What one is asked for with; null while it has no picture. */
 function paramOf(c: Control): ControlParam | null {
   if (!c.picture || !c.isOn) return null;
@@ -67,11 +72,18 @@ export const useControl = defineStore('control', () => {
     if (!all.value.length) add();
   }
 
+  /** Those that a picture was made with. Without any all are off, and keep what is chosen. */
+  async function use(told: Told<ControlParam>[] = []): Promise<void> {
+    if (told.length) all.value = told.map((t) => openControl(fieldsOf(t)));
+    await Promise.all(all.value.map((c, i) => (told[i] ? c.bring(told[i]) : c.show(null))));
+  }
+  const missing = computed(() => all.value.map((c) => c.missing).filter(Boolean));
+
   /** What goes with the form's parameters. */
   function params(): Partial<ImageParams> {
     const controlnet = all.value.map(paramOf).filter((p) => p !== null);
     return controlnet.length ? { controlnet } : {};
   }
 
-  return { all, used, add, remove, params };
+  return { all, used, missing, add, remove, use, params };
 });

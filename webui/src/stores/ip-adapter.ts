@@ -1,7 +1,7 @@
 // A picture as prompt (IP-Adapter). What is chosen is kept in the browser.
 import { defineStore } from 'pinia';
 import { computed } from 'vue';
-import type { ImageParams } from '@/api/types';
+import type { ImageParams, IpAdapterParam, Told } from '@/api/types';
 import { modelTitle } from '@/lib/format';
 import { kept } from '@/lib/kept';
 import { useModels } from './models';
@@ -20,7 +20,7 @@ const defaults: IpAdapterFields = { model: '', encoder: '', weight: 0.7, start: 
 export const useIpAdapter = defineStore('ip-adapter', () => {
   const models = useModels();
   const fields = kept('ip-adapter', defaults);
-  const { picture, options, model, isOn, take } = network('ip_adapter', fields);
+  const { picture, missing, options, model, isOn, take, show, bring } = network('ip_adapter', fields);
 
   const encoders = computed(() =>
     models
@@ -36,6 +36,17 @@ export const useIpAdapter = defineStore('ip-adapter', () => {
     set: (id) => (fields.value.encoder = id),
   });
 
+  /** The one that a picture was made with; without any it is off, and keeps what is chosen. */
+  async function use(told?: Told<IpAdapterParam>): Promise<void> {
+    if (!told) return show(null);
+    const { image, clip_vision, ...rest } = told;
+    fields.value = { ...defaults, ...rest, encoder: clip_vision ?? '' };
+    await bring({ model: told.model, image });
+    if (!clip_vision || encoders.value.some((o) => o.value === clip_vision)) return;
+    show(null);
+    missing.value = `${modelTitle(clip_vision)}, which it reads pictures with, is not there.`;
+  }
+
   /** What goes with the form's parameters. */
   function params(): Partial<ImageParams> {
     if (!picture.value || !isOn.value) return {};
@@ -45,5 +56,5 @@ export const useIpAdapter = defineStore('ip-adapter', () => {
     return { ip_adapter: { model: model.value, clip_vision: encoder.value, image, weight, ...span } };
   }
 
-  return { fields, picture, options, model, encoders, encoder, isOn, take, params };
+  return { fields, picture, missing, options, model, encoders, encoder, isOn, take, show, use, params };
 });

@@ -2,7 +2,7 @@
 import { defineStore } from 'pinia';
 import { computed, ref, watch } from 'vue';
 import { api } from '@/api/client';
-import type { Inspection, Picture } from '@/api/types';
+import type { ImageParams, Inspection, Networks, Picture } from '@/api/types';
 import { asInitImage, readDataUrl } from '@/lib/picture-file';
 import { useAlerts } from './alerts';
 import { useControl } from './control';
@@ -81,13 +81,18 @@ export const useStudio = defineStore('studio', () => {
     else void jobs.stop();
   }
 
-  function useParameters(p: Picture): void {
-    form.use(form.paramsOf(p));
-    edits.use(p.params);
-    flows.use(p.params);
-    sampling.use(p.params);
+  async function takeOver(params: Partial<ImageParams> | null, networks: Networks): Promise<void> {
+    form.use(params);
+    for (const store of [edits, flows, sampling]) store.use(params);
+    await Promise.all([control.use(networks.controlnet), ipAdapter.use(networks.ip_adapter)]);
+    const missing = [...control.missing, ipAdapter.missing].filter(Boolean);
+    if (missing.length) alerts.toast('warning', 'Not all could be taken over', missing.join(' '));
+    else alerts.toast('success', 'Parameters taken over', 'Prompt, size, sampler and seed are those of the picture.');
+  }
+  async function useParameters(p: Picture): Promise<void> {
     ui.pane = 'create';
-    alerts.toast('success', 'Parameters taken over', 'Prompt, size, sampler and seed are those of the picture.');
+    const params = form.paramsOf(p);
+    await takeOver(params, params);
   }
   function useSeed(p: Picture): void {
     form.fields.seed = p.seed;
@@ -131,12 +136,7 @@ export const useStudio = defineStore('studio', () => {
     const d = dropped.value;
     dropped.value = null;
     if (!d || !what) return;
-    if (what !== 'picture') {
-      form.use(d.inspection.params);
-      edits.use(d.inspection.params);
-      flows.use(d.inspection.params);
-      sampling.use(d.inspection.params);
-    }
+    if (what !== 'picture') void takeOver(d.inspection.params, d.inspection.networks ?? {});
     if (what === 'parameters') form.fields.mode = 'txt2img';
     else form.startFrom(d.picture);
   }
