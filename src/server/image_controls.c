@@ -3,12 +3,16 @@
 #include "base/str.h"
 #include "server/image_fields.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static const char *const modules[] = {"none", "canny", NULL};
 static const char *const modes[] = {"balanced", "prompt", "control", NULL};
 static const char *const keys[] = {"model",        "image",         "weight",         "start", "end",
                                    "preprocessor", "low_threshold", "high_threshold", "mode"};
+
+static const image_control control_defaults = {
+    .weight = 1, .end = 1, .module = "none", .low = 100, .high = 200, .mode = "balanced"};
 
 void image_controls_free(image_controls *c) {
     for (size_t i = 0; i < c->count; i++) {
@@ -43,7 +47,7 @@ static bool read_values(image_control *c, const json_in *in, err *e) {
 }
 
 static bool read_one(image_control *c, const json_in *in, bool strict, err *e) {
-    *c = (image_control){.weight = 1, .end = 1, .module = modules[0], .low = 100, .high = 200, .mode = modes[0]};
+    *c = control_defaults;
     if (!yyjson_is_obj(in->val)) return field_wrong_type(in, "object", e);
     if (strict && !json_check_keys(in, keys, sizeof keys / sizeof *keys, e)) return err_wrap(e, "%s", in->path);
     return field_text(in, "model", true, &c->model, e) && field_text(in, "image", true, &c->image, e) &&
@@ -65,6 +69,37 @@ bool image_controls_read(image_controls *c, const json_in *body, bool strict, er
     }
     yyjson_doc_free(doc);
     return ok;
+}
+
+/* What the text of A1111's extension says of one. Modules that are none of ours made a picture that is not there. */
+static void read_unit(image_control *c, const metadata *unit) {
+    const char *mode = metadata_get(unit, "Control Mode"), *module = metadata_get(unit, "Module");
+    int64_t low, high;
+    *c = control_defaults;
+    c->model = str_dup(metadata_get(unit, "Model"));
+    field_metadata_share(unit, &c->weight, CONTROLS_WEIGHT_MAX, &c->start, &c->end);
+    if (mode && str_ieq(mode, "My prompt is more important")) c->mode = modes[1];
+    if (mode && str_ieq(mode, "ControlNet is more important")) c->mode = modes[2];
+    if (!module || !str_ieq(module, modules[1])) return;
+    c->module = modules[1];
+    if (metadata_get_i64(unit, "Threshold A", &low) && metadata_get_i64(unit, "Threshold B", &high) && low >= 0 &&
+        low <= high && high <= CONTROLS_THRESHOLD_MAX) {
+        c->low = (int)low;
+        c->high = (int)high;
+    }
+}
+
+void image_controls_read_metadata(image_controls *c, const metadata *m) {
+    c->at = mem_alloc(CONTROLS_MAX, sizeof *c->at);
+    for (int i = 0; i < CONTROLS_MAX; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "ControlNet %d", i);
+        const char *text = metadata_get(m, key);
+        metadata unit = {0};
+        if (text) metadata_parse(&unit, text);
+        if (metadata_get(&unit, "Model")) read_unit(&c->at[c->count++], &unit);
+        metadata_free(&unit);
+    }
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */

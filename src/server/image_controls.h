@@ -3,6 +3,7 @@
 #define MYSTI_SERVER_IMAGE_CONTROLS_H
 
 #include "base/buf.h"
+#include "diffusion/image/metadata.h"
 #include "json/json.h"
 
 enum {
@@ -33,6 +34,9 @@ void image_controls_copy(image_controls *to, const image_controls *from);
 /* Reads the field, where it is there, into a zeroed struct; an array, or one as text. `strict`: an unknown key is an
  * error. Errors name "controlnet[0].weight". */
 bool image_controls_read(image_controls *c, const json_in *body, bool strict, err *e);
+
+/* Those that a picture's text tells of, into a zeroed struct: by the names that it has for them, without pictures. */
+void image_controls_read_metadata(image_controls *c, const metadata *m);
 
 /* Appends "controlnet":[...], with the comma; nothing when there are none. */
 void image_controls_write(const image_controls *c, buf *out);

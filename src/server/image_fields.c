@@ -126,6 +126,21 @@ bool field_bool(const json_in *body, const char *key, bool *out, err *e) {
     return field_wrong_type(&in, "true or false", e);
 }
 
+static void metadata_in_range(const metadata *m, const char *key, double *out, double max) {
+    double v;
+    if (metadata_get_f64(m, key, &v) && v >= 0 && v <= max) *out = v;
+}
+
+void field_metadata_share(const metadata *m, double *weight, double weight_max, double *start, double *end) {
+    double from = *start, until = *end;
+    metadata_in_range(m, "Weight", weight, weight_max);
+    metadata_in_range(m, "Guidance Start", &from, 1);
+    metadata_in_range(m, "Guidance End", &until, 1);
+    if (from > until) return;
+    *start = from;
+    *end = until;
+}
+
 void field_json(const json_in *body, const char *key, json_in *out, yyjson_doc **doc) {
     *out = json_at(body, key);
     *doc = NULL;

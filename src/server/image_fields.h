@@ -5,6 +5,7 @@
 #ifndef MYSTI_SERVER_IMAGE_FIELDS_H
 #define MYSTI_SERVER_IMAGE_FIELDS_H
 
+#include "diffusion/image/metadata.h"
 #include "json/json.h"
 
 bool field_whole(const json_in *body, const char *key, int64_t *out, int64_t min, int64_t max, err *e);
@@ -17,6 +18,9 @@ bool field_text(const json_in *body, const char *key, bool required, char **out,
 
 /* "start" and "end": shares of a run, 0..1, the one not behind the other. */
 bool field_span(const json_in *body, double *start, double *end, err *e);
+
+/* "Weight", "Guidance Start" and "Guidance End" of a picture's text, as far as they are in range. */
+void field_metadata_share(const metadata *m, double *weight, double weight_max, double *start, double *end);
 
 /* The one of `names` (NULL-terminated) that `name` is, whatever its case; NULL when it is none. */
 const char *field_find(const char *name, const char *const *names);

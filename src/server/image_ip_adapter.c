@@ -39,6 +39,17 @@ bool image_ip_adapter_read(image_ip_adapter *a, const json_in *body, bool strict
     return ok;
 }
 
+void image_ip_adapter_read_metadata(image_ip_adapter *a, const metadata *m) {
+    const char *text = metadata_get(m, "IP-Adapter");
+    metadata told = {0};
+    if (text) metadata_parse(&told, text);
+    if (metadata_get(&told, "Model")) {
+        *a = (image_ip_adapter){.model = str_dup(metadata_get(&told, "Model")), .weight = 1, .end = 1};
+        field_metadata_share(&told, &a->weight, IP_ADAPTER_WEIGHT_MAX, &a->start, &a->end);
+    }
+    metadata_free(&told);
+}
+
 void image_ip_adapter_write_values(const image_ip_adapter *a, buf *out) {
     buf_putc(out, ',');
     field_write_share(out, a->weight, a->start, a->end);

@@ -3,6 +3,7 @@
 #define MYSTI_SERVER_IMAGE_IP_ADAPTER_H
 
 #include "base/buf.h"
+#include "diffusion/image/metadata.h"
 #include "json/json.h"
 
 enum { IP_ADAPTER_WEIGHT_MAX = 2 };
@@ -22,6 +23,9 @@ void image_ip_adapter_copy(image_ip_adapter *to, const image_ip_adapter *from);
 /* Reads the field, where it is there, into a zeroed struct; an object, or one as text. `strict`: an unknown key is an
  * error. Errors name "ip_adapter.weight". */
 bool image_ip_adapter_read(image_ip_adapter *a, const json_in *body, bool strict, err *e);
+
+/* The one that a picture's text tells of, into a zeroed struct: by the name that it has for it, without a picture. */
+void image_ip_adapter_read_metadata(image_ip_adapter *a, const metadata *m);
 
 /* Appends "ip_adapter":{...}, with the comma; nothing when there is none. */
 void image_ip_adapter_write(const image_ip_adapter *a, buf *out);

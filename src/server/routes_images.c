@@ -159,40 +159,66 @@ static void write_hires(const models *all, const metadata *m, buf *out) {
     buf_putc(out, '}');
 }
 
-/* A1111 writes a hash in brackets behind the name. */
-static void write_refiner(const models *all, const metadata *m, buf *out) {
-    const char *text = metadata_get(m, "Refiner"), *hash = text ? strstr(text, " [") : NULL;
-    if (!text) return;
+/* A1111 writes a hash in brackets behind the name. type: NULL for any. */
+static const model_entry *find_named(const models *all, const char *type, const char *text) {
+    const char *hash = strstr(text, " [");
     char *name = str_ndup(text, hash ? (size_t)(hash - text) : strlen(text));
-    const model_entry *found = models_find(all, name, NULL);
-    if (found) json_write_member(out, "refiner", found->id);
+    const model_entry *found = type ? models_find_of(all, type, name, NULL) : models_find(all, name, NULL);
     free(name);
+    return found;
+}
+
+static void write_refiner(const models *all, const metadata *m, buf *out) {
+    const char *text = metadata_get(m, "Refiner");
+    const model_entry *found = text ? find_named(all, NULL, text) : NULL;
+    if (found) json_write_member(out, "refiner", found->id);
+}
+
+static void name_by_id(const models *all, const char *type, char **name) {
+    const model_entry *found = find_named(all, type, *name);
+    if (found) str_set(name, found->id);
+}
+
+/* Files that are not there keep the name that the text has for them, so that somebody can say which they are. */
+static void write_networks(const models *all, const metadata *m, buf *out) {
+    image_controls controls = {0};
+    image_ip_adapter adapter = {0};
+    image_controls_read_metadata(&controls, m);
+    image_ip_adapter_read_metadata(&adapter, m);
+    for (size_t i = 0; i < controls.count; i++) name_by_id(all, "controlnet", &controls.at[i].model);
+    if (adapter.model) name_by_id(all, "ip_adapter", &adapter.model);
+    if (controls.count || adapter.model) {
+        buf_puts(out, ",\"networks\":{");
+        image_controls_write(&controls, out);
+        image_ip_adapter_write(&adapter, out);
+        out->len--; /* the last comma */
+        buf_putc(out, '}');
+    }
+    image_controls_free(&controls);
+    image_ip_adapter_free(&adapter);
 }
 
 /* A1111's fields as ours; what cannot be told from the text is left out. */
-static void write_params(const models *all, const char *text, buf *out) {
-    metadata m = {0};
+static void write_params(const models *all, const metadata *m, buf *out) {
     int width, height;
     int64_t seed;
-    metadata_parse(&m, text);
     buf_puts(out, "{\"prompt\":");
-    json_quote(out, m.prompt ? m.prompt : "");
+    json_quote(out, m->prompt ? m->prompt : "");
     buf_puts(out, ",\"negative_prompt\":");
-    json_quote(out, m.negative_prompt ? m.negative_prompt : "");
-    write_number(out, &m, "Steps", "steps");
-    write_number(out, &m, "CFG scale", "cfg_scale");
-    write_number(out, &m, "Clip skip", "clip_skip");
-    write_number(out, &m, "Denoising strength", "strength");
-    write_number(out, &m, "Image CFG scale", "image_cfg_scale");
-    if (metadata_get_i64(&m, "Seed", &seed)) buf_printf(out, ",\"seed\":%lld", (long long)seed);
-    if (metadata_get_size(&m, &width, &height)) buf_printf(out, ",\"width\":%d,\"height\":%d", width, height);
-    image_sampling_write_metadata(&m, out);
-    image_params_write_names(metadata_get(&m, "Sampler"), metadata_get(&m, "Schedule type"), metadata_get(&m, "RNG"),
-                             metadata_get(&m, "Emphasis"), out);
-    write_hires(all, &m, out);
-    write_refiner(all, &m, out);
+    json_quote(out, m->negative_prompt ? m->negative_prompt : "");
+    write_number(out, m, "Steps", "steps");
+    write_number(out, m, "CFG scale", "cfg_scale");
+    write_number(out, m, "Clip skip", "clip_skip");
+    write_number(out, m, "Denoising strength", "strength");
+    write_number(out, m, "Image CFG scale", "image_cfg_scale");
+    if (metadata_get_i64(m, "Seed", &seed)) buf_printf(out, ",\"seed\":%lld", (long long)seed);
+    if (metadata_get_size(m, &width, &height)) buf_printf(out, ",\"width\":%d,\"height\":%d", width, height);
+    image_sampling_write_metadata(m, out);
+    image_params_write_names(metadata_get(m, "Sampler"), metadata_get(m, "Schedule type"), metadata_get(m, "RNG"),
+                             metadata_get(m, "Emphasis"), out);
+    write_hires(all, m, out);
+    write_refiner(all, m, out);
     buf_putc(out, '}');
-    metadata_free(&m);
 }
 
 static bool write_inspection(const models *all, const char *body, size_t len, buf *out, err *e) {
@@ -207,7 +233,11 @@ static bool write_inspection(const models *all, const char *body, size_t len, bu
         if (text) {
             json_quote(out, text);
             buf_puts(out, ",\"params\":");
-            write_params(all, text, out);
+            metadata m = {0};
+            metadata_parse(&m, text);
+            write_params(all, &m, out);
+            write_networks(all, &m, out);
+            metadata_free(&m);
         } else {
             buf_puts(out, "null,\"params\":null");
         }

@@ -63,6 +63,8 @@ test('a picture as base64, as a data URL and by name is the same; each value cou
   assert.deepEqual(pixels(await draw({ controlnet: [{ model, image, weight: 0 }] })), pixels(plain))
   const written = first.png.toString('latin1')
   assert.match(written, /ControlNet 0: "Module: none, Model: tiny-canny, Weight: 1, Resize Mode: Crop and Resize, Guidance Start: 0, Guidance End: 1, Control Mode: Balanced"/)
+  const { networks } = await s.post('/v1/images/inspect', { image: first.png.toString('base64') })
+  assert.deepEqual(networks, { controlnet: [{ ...first.parameters.controlnet[0], image: null }] })
 })
 
 test('two at once, in an edit from a form', async () => {

@@ -62,6 +62,8 @@ test('a picture as base64, as a data URL and by name is the same; each value cou
     differ(first, await draw({ ip_adapter: { model, image, ...more } }), JSON.stringify(more))
   assert.deepEqual(pixels(await draw({ ip_adapter: { model, image, weight: 0 } })), pixels(plain))
   assert.deepEqual(pixels(await draw({ ip_adapter: null })), pixels(plain))
+  const { networks } = await s.post('/v1/images/inspect', { image: first.png.toString('base64') })
+  assert.deepEqual(networks, { ip_adapter: { model: told.model, image: null, weight: 1, start: 0, end: 1 } })
   assert.match(first.png.toString('latin1'), /IP-Adapter: "Model: tiny-ip, Weight: 1, Guidance Start: 0, Guidance End: 1"/)
 })
 

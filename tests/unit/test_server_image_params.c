@@ -732,6 +732,49 @@ static void test_strange_memory_is_unknown_memory(void **state) {
     }
 }
 
+/* What is out of range, or of modules and modes that we do not have, is as usual. */
+static void test_networks_of_a_text(void **state) {
+    (void)state;
+    metadata m = {0};
+    metadata_parse(
+        &m, "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7, "
+            "ControlNet 0: \"Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight: 0.8, Resize Mode: "
+            "Crop and Resize, Processor Res: 512, Threshold A: 40, Threshold B: 90, Guidance Start: 0.1, Guidance "
+            "End: 0.7, Pixel Perfect: True, Control Mode: My prompt is more important\", "
+            "ControlNet 1: \"Module: openpose_full, Model: pose, Weight: nan, Threshold A: 0.5, Threshold B: 3000, "
+            "Guidance Start: 0.9, Guidance End: 0.3, Control Mode: Other\", ControlNet 2: broken, "
+            "ControlNet 9: \"Module: canny, Model: beyond, Weight: 1\", "
+            "IP-Adapter: \"Model: plus, Weight: 9, Guidance Start: 0, Guidance End: 0.5\"");
+    image_controls c = {0};
+    image_controls_read_metadata(&c, &m);
+    assert_int_equal(c.count, 2);
+    buf out;
+    buf_init(&out, 4096);
+    image_controls_write(&c, &out);
+    assert_string_equal(
+        buf_str(&out),
+        "\"controlnet\":[{\"model\":\"control_v11p_sd15_canny [d14c016b]\",\"image\":null,\"weight\":0.8,\"start\":0.1,"
+        "\"end\":0.7,\"preprocessor\":\"canny\",\"mode\":\"prompt\",\"low_threshold\":40,\"high_threshold\":90},"
+        "{\"model\":\"pose\",\"image\":null,\"weight\":1,\"start\":0,\"end\":1,\"preprocessor\":\"none\","
+        "\"mode\":\"balanced\",\"low_threshold\":100,\"high_threshold\":200}],");
+    image_controls_free(&c);
+    image_ip_adapter a = {0};
+    image_ip_adapter_read_metadata(&a, &m);
+    out.len = 0;
+    image_ip_adapter_write(&a, &out);
+    assert_string_equal(buf_str(&out),
+                        "\"ip_adapter\":{\"model\":\"plus\",\"image\":null,\"weight\":1,\"start\":0,\"end\":0.5},");
+    image_ip_adapter_free(&a);
+    metadata_free(&m);
+    metadata_parse(&m, "ControlNet 0: 1, IP-Adapter: x, Steps: 2");
+    image_controls_read_metadata(&c, &m);
+    image_ip_adapter_read_metadata(&a, &m);
+    assert_true(c.count == 0 && !a.model);
+    image_controls_free(&c);
+    metadata_free(&m);
+    buf_free(&out);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_defaults),
@@ -743,6 +786,7 @@ int main(void) {
         cmocka_unit_test(test_controlnets),
         cmocka_unit_test(test_texts),
         cmocka_unit_test(test_ip_adapter),
+        cmocka_unit_test(test_networks_of_a_text),
         cmocka_unit_test(test_upscales),
         cmocka_unit_test(test_what_is_written_reads_back_the_same),
         cmocka_unit_test(test_edits),

@@ -132,7 +132,7 @@ export interface IpAdapterParam {
   end?: number;
 }
 /** As a picture's parameters tell of it; those in a file do not have its picture. */
-export type Told<T extends { image: string }> = Omit<T, 'image'> & { image?: string };
+export type Told<T extends { image: string }> = Omit<T, 'image'> & { image?: string | null };
 /** How the sampler, its noise and its guidance differ from what is usual. */
 export interface SamplingParams {
   guidance_rescale: number;

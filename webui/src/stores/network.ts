@@ -46,7 +46,7 @@ export function network(type: ModelType, fields: Ref<{ model: string }>) {
 
   /** Takes up a model and a picture by the names in a job's parameters. Another model does not stand in for one that is
    *  missing: then, too, the network is off and says why. */
-  async function bring({ model: id, image }: { model: string; image?: string }): Promise<void> {
+  async function bring({ model: id, image }: { model: string; image?: string | null }): Promise<void> {
     show(null);
     const ticket = brought;
     if (!options.value.some((o) => o.value === id)) {
