@@ -8,7 +8,7 @@
   sdxl     Stable Diffusion XL, 6.9 GB
   refiner  its refiner, 6.1 GB
 
-Always the same numbers. Holds one tensor in memory at a time, at most 1 GB. Needs numpy."""
+Always the same numbers. Holds one tensor in memory at a time: at most 0.6 GB. Needs numpy."""
 import json
 import os
 import struct

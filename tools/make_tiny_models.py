@@ -29,6 +29,7 @@
   tiny-sd2-diffusers/             the same in the diffusers layout: without the text encoder's last layer
   tiny-sd2-eps.safetensors        f16; the same but for the vector that tells, so that it predicts the noise
   tiny-sd2-inpaint.safetensors    f32, 9 channels; predicts the noise whatever that vector is
+  tiny-sd2-edit.safetensors       f32, 8 channels; likewise
 
   tiny-sdxl-f32.safetensors       Stable Diffusion XL: both text encoders, size conditioning
   tiny-sdxl-diffusers/            the same in the diffusers layout
@@ -713,8 +714,9 @@ def write_sd2(out, seed):
                     "v_prediction")
     telling = "model.diffusion_model." + TELLING
     write_safetensors(os.path.join(out, "tiny-sd2-eps.safetensors"), {**whole, telling: whole[telling] / 4}, "F16")
-    inpainter = tiny_sd2(seed, {**SD2_UNET, "channels": 9})
-    write_safetensors(os.path.join(out, "tiny-sd2-inpaint.safetensors"), checkpoint_sd2(inpainter), "F32")
+    for name, channels in (("inpaint", 9), ("edit", 8)):
+        editor = tiny_sd2(seed, {**SD2_UNET, "channels": channels})
+        write_safetensors(os.path.join(out, f"tiny-sd2-{name}.safetensors"), checkpoint_sd2(editor), "F32")
 
 
 def write_sdxl(out, seed):

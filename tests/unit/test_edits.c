@@ -275,7 +275,8 @@ static void models_say_what_they_are_for(void **state) {
     } rows[] = {
         {"tiny-sd1-f16.safetensors", "sd1", false, false},      {"tiny-sd1-inpaint.safetensors", "sd1", true, false},
         {"tiny-sd1-edit.safetensors", "sd1", false, true},      {"tiny-sd2-inpaint.safetensors", "sd2", true, false},
-        {"tiny-sdxl-inpaint.safetensors", "sdxl", true, false}, {"tiny-sdxl-edit.safetensors", "sdxl", false, true}};
+        {"tiny-sd2-edit.safetensors", "sd2", false, true},      {"tiny-sdxl-inpaint.safetensors", "sdxl", true, false},
+        {"tiny-sdxl-edit.safetensors", "sdxl", false, true}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         diffusion *d = open_tiny(rows[i].name);
         diffusion_info info;

@@ -40,6 +40,12 @@ class Sd2Inpainter(Inpainter, picture.Sd2):
     name, unet, predicts = "tiny-sd2-inpaint.safetensors", {**tiny.SD2_UNET, "channels": 9}, "eps"
 
 
+class Sd2Editor(Editor, picture.Sd2):
+    """Predicts the noise, likewise."""
+
+    name, unet, predicts = "tiny-sd2-edit.safetensors", {**tiny.SD2_UNET, "channels": 8}, "eps"
+
+
 class SdxlInpainter(Inpainter, picture.Sdxl):
     name, unet = "tiny-sdxl-inpaint.safetensors", {**tiny.SDXL_UNET, "channels": 9}
 
@@ -410,14 +416,18 @@ def main(program, models, vocabulary, seed):
             else:
                 hires |= {"width": 128, "height": 112, "enlarged": (112, 168), "cut": (112, 128)}
             test(plain, basic(rnd, hires=hires))
-        test(inpainter, basic(rnd, hires={"upscaler": "latent", "steps": 3, "strength": 0.6, "height": 96, "enlarged": (96, 144), "cut": (96, 144)}))
-        for family in (Sd2Inpainter, SdxlInpainter):
+        second = {"upscaler": "latent", "steps": 3, "strength": 0.6, "height": 96, "enlarged": (96, 144), "cut": (96, 144)}
+        test(inpainter, basic(rnd, hires=second))
+        for family, more in ((Sd2Inpainter, {}), (SdxlInpainter, {"hires": second})):
             model = family(models, words)
-            test(model, basic(rnd, strength=1.0), random_picture(rnd, 64, 96), random_mask(rnd, 64, 96))
-            test(model, basic(rnd))
-        model = SdxlEditor(models, words)
-        for negative in ("", "grey dull"):
-            test(model, basic(rnd, negative=negative, strength=1.0), random_picture(rnd, 64, 96))
+            test(model, basic(rnd, steps=4, **more))
+            for i, how in enumerate(rnd.sample(FILLS, 4)):
+                case = basic(rnd, steps=4, fill=how, blur=rnd.choice([0, 4]), invert=i == 1, only_masked=i == 0, padding=rnd.choice([0, 13]), strength=1.0)
+                test(model, case, random_picture(rnd, 64, 96), random_mask(rnd, 64, 96))
+        for family in (Sd2Editor, SdxlEditor):
+            model = family(models, words)
+            for negative in ("", "grey dull"):
+                test(model, basic(rnd, steps=4, negative=negative, strength=1.0), random_picture(rnd, 64, 96))
 
 
 if __name__ == "__main__":
