@@ -1,12 +1,14 @@
 // Work on pictures: strokes, what is sent of them, hires fix taken over from a picture.
 import { createPinia, setActivePinia } from 'pinia';
 import { nextTick } from 'vue';
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import { draw, maskUrl, paints, type Stroke } from '@/lib/strokes';
+import { useAlerts } from '@/stores/alerts';
 import { useEdits } from '@/stores/edits';
 import { useForm } from '@/stores/form';
 import { useStudio } from '@/stores/studio';
 import { makePicture } from './make';
+import { answer } from './setup';
 
 const stroke = (erase = false, x = 5): Stroke => ({ erase, size: 10, points: [[x, 5]] });
 const start = { kind: 'file', value: 'a.png', src: '/outputs/a.png', name: 'a.png', width: 100, height: 60 } as const;
@@ -125,6 +127,37 @@ describe('edits', () => {
     expect(edits.params()).toEqual({ hires: { ...hires, steps: 0 } });
     studio.useParameters({ ...picture, params: { width: 640, height: 640, hires: { scale: 1.5 } } });
     expect(edits.params()).toEqual({ hires: { scale: 1.5, steps: 0, strength: 0.7, upscaler: 'latent' } });
+  });
+
+  it('a picture made from another one brings that back, and how it was worked on; the mask is named', async () => {
+    vi.stubGlobal('createImageBitmap', async () => ({ width: 96, height: 56, close: () => {} }));
+    const edits = useEdits();
+    const form = useForm();
+    const studio = useStudio();
+    const alerts = useAlerts();
+    const outpaint = { left: 8, right: 0, top: 16, bottom: 0, feather: 20 };
+    const worked = {
+      inpaint_area: 'masked',
+      mask_blur: 9,
+      mask_fill: 'fill',
+      mask_invert: true,
+      mask_padding: 8,
+    } as const;
+    const params = { init_image: 'upload:a.png', strength: 0.4, mask: 'upload:m.png', outpaint, ...worked };
+    answer('GET /v1/uploads/a.png', () => new Response('A', { headers: { 'Content-Type': 'image/png' } }));
+    answer('GET /outputs/b.png', () => new Response('B', { headers: { 'Content-Type': 'image/png' } }));
+    await studio.useParameters(makePicture(1, { params }));
+    expect(form.fields).toMatchObject({ mode: 'img2img', strength: 0.4 });
+    expect(form.init).toMatchObject({ kind: 'data', value: 'data:A', width: 96, height: 56 });
+    expect(edits.fields).toMatchObject({ ...worked, ...outpaint });
+    expect(alerts.toasts.at(-1)?.text).toBe('The mask has to be painted again.');
+    await studio.useParameters(makePicture(2, { params: { init_image: 'b.png' } }));
+    expect(form.init).toMatchObject({ kind: 'file', value: 'b.png', src: '/outputs/b.png' });
+    expect(edits.fields).toMatchObject({ inpaint_area: 'whole', mask_fill: 'auto', left: 0 });
+    await studio.useParameters(makePicture(3, { params: { init_image: 'upload:gone.png' } }));
+    expect(alerts.toasts.at(-1)?.text).toBe('The picture that it began with is no longer on the server.');
+    await studio.useParameters(makePicture(4, { params: { type: 'upscale', init_image: 'b.png' } }));
+    expect(form.fields.mode).toBe('txt2img');
   });
 
   it('hires fix goes to a size; a side that is left away follows from the other, as the engine reckons it', async () => {

@@ -51,6 +51,17 @@ export const editDefaults: EditFields = {
   image_cfg_scale: 1.5,
 };
 
+/** What a picture's parameters tell of work on the picture that it began with. */
+const OF_PICTURE = [
+  'mask_invert',
+  'mask_blur',
+  'mask_fill',
+  'inpaint_area',
+  'mask_padding',
+  'image_cfg_scale',
+] as const;
+const SIDES = ['left', 'right', 'top', 'bottom', 'feather'] as const;
+
 export const useEdits = defineStore('edits', () => {
   const form = useForm();
   const fields = kept('edits', editDefaults);
@@ -151,6 +162,8 @@ export const useEdits = defineStore('edits', () => {
   }
   /** Parameters read from a picture. */
   function use(given: Partial<ImageParams> | null): void {
+    for (const key of OF_PICTURE) Object.assign(fields.value, { [key]: given?.[key] ?? editDefaults[key] });
+    for (const key of SIDES) fields.value[key] = given?.outpaint?.[key] ?? editDefaults[key];
     const h = given?.hires;
     fields.value.hires = h !== undefined;
     if (!h) return;

@@ -4,8 +4,10 @@ import { computed, ref, watch } from 'vue';
 import { api } from '@/api/client';
 import type { ImageParams, JobType, Options, OutputFormat, Picture } from '@/api/types';
 import { withLoras } from '@/lib/loras';
+import { asInitImage } from '@/lib/picture-file';
 import { carryOver, type Native } from '@/lib/sizes';
 import { debounce, dropLarge, load, loadLarge, save, saveLarge } from '@/lib/storage';
+import { pictureOf } from './network';
 
 /** Where image to image starts: a picture of the gallery by its file name, or a picture from outside as a data URL. */
 export interface InitImage {
@@ -154,6 +156,16 @@ export const useForm = defineStore('form', () => {
     init.value = picture;
     fields.value.mode = 'img2img';
   }
+  /** The picture that another one was made from; what is wrong when it cannot be had. */
+  async function startAgain(image: string): Promise<string> {
+    const [given, why] = await pictureOf(image);
+    if (!given) return `The picture that it began with ${why}.`;
+    const picture = await asInitImage(new File([given.blob], given.name, { type: given.blob.type }));
+    startFrom(
+      image.startsWith('upload:') ? picture : { ...picture, kind: 'file', value: image, src: `/outputs/${image}` },
+    );
+    return '';
+  }
   const startFromPicture = (p: Picture) =>
     startFrom({ kind: 'file', value: p.file, src: p.url, name: p.file, width: p.width, height: p.height });
   /** The size in the form becomes one of the model's. */
@@ -182,6 +194,7 @@ export const useForm = defineStore('form', () => {
     use,
     paramsOf,
     startFrom,
+    startAgain,
     startFromPicture,
     fitTo,
     swap,

@@ -11,6 +11,10 @@ import { useModels } from './models';
 
 export type NetworkPicture = Pick<InitImage, 'value' | 'src' | 'name'>;
 
+interface GivenPicture extends NetworkPicture {
+  blob: Blob;
+}
+
 export function network(type: ModelType, fields: Ref<{ model: string }>) {
   const models = useModels();
   const picture = shallowRef<NetworkPicture | null>(null);
@@ -61,11 +65,12 @@ export function network(type: ModelType, fields: Ref<{ model: string }>) {
   return { picture, missing, options, model, isOn, take, show, bring };
 }
 
-/** A picture that a job was given, or why there is none. */
-async function pictureOf(image: string): Promise<[NetworkPicture | null, string]> {
+/** A picture that a job was given, by the name in its parameters, or why there is none. */
+export async function pictureOf(image: string): Promise<[GivenPicture | null, string]> {
   try {
-    const value = await readDataUrl(await api.picture(image));
-    return [{ value, src: value, name: fileName(image).replace(/^upload:/, '') }, ''];
+    const blob = await api.picture(image);
+    const value = await readDataUrl(blob);
+    return [{ blob, value, src: value, name: fileName(image).replace(/^upload:/, '') }, ''];
   } catch (error) {
     const gone = error instanceof ApiError && error.status === 404;
     return [

@@ -81,18 +81,26 @@ export const useStudio = defineStore('studio', () => {
     else void jobs.stop();
   }
 
-  async function takeOver(params: Partial<ImageParams> | null, networks: Networks): Promise<void> {
+  /** `start`: what image to image begins with; undefined leaves that as it is. */
+  async function takeOver(params: Partial<ImageParams> | null, networks: Networks, start?: string): Promise<void> {
     form.use(params);
     for (const store of [edits, flows, sampling]) store.use(params);
-    await Promise.all([control.use(networks.controlnet), ipAdapter.use(networks.ip_adapter)]);
-    const missing = [...control.missing, ipAdapter.missing].filter(Boolean);
+    const [lost] = await Promise.all([
+      start && form.startAgain(start),
+      control.use(networks.controlnet),
+      ipAdapter.use(networks.ip_adapter),
+    ]);
+    const mask = start && params?.mask && 'The mask has to be painted again.';
+    const missing = [lost, mask, ...control.missing, ipAdapter.missing].filter(Boolean);
     if (missing.length) alerts.toast('warning', 'Not all could be taken over', missing.join(' '));
     else alerts.toast('success', 'Parameters taken over', 'Prompt, size, sampler and seed are those of the picture.');
   }
   async function useParameters(p: Picture): Promise<void> {
     ui.pane = 'create';
     const params = form.paramsOf(p);
-    await takeOver(params, params);
+    const start = params.type === 'upscale' ? undefined : params.init_image;
+    form.fields.mode = start ? 'img2img' : 'txt2img';
+    await takeOver(params, params, start);
   }
   function useSeed(p: Picture): void {
     form.fields.seed = p.seed;
