@@ -33,6 +33,35 @@ describe('jobs', () => {
     expect(jobs.waiting.map((j) => j.id)).toEqual(['j-1', 'j-2']);
     expect(jobs.current?.id).toBe('j-1');
   });
+  it('an interrupted job is as far as it was, until it is farther', () => {
+    const jobs = useJobs();
+    const at = (given: object) => {
+      jobs.apply(makeJob({ status: 'running', images: 2, ...given }));
+      const { image, step } = jobs.byId['j-1']!;
+      return [image, step];
+    };
+    expect(at({ phase: 'sampling', image: 1, step: 12 })).toEqual([1, 12]);
+    expect(at({ status: 'interrupted', phase: null })).toEqual([1, 12]);
+    expect(at({ phase: 'loading' })).toEqual([1, 12]);
+    expect(at({ phase: 'sampling', image: 1, step: 11 })).toEqual([1, 11]);
+    expect(at({ status: 'cancelled', phase: null })).toEqual([0, 0]);
+  });
+  it('all that wait are cancelled from the last one on; what runs goes on', async () => {
+    const jobs = useJobs();
+    jobs.apply(makeJob({ id: 'j-1', status: 'running' }));
+    for (const [id, position] of [
+      ['j-2', 1],
+      ['j-3', 2],
+    ] as const) {
+      // prettier-ignore
+      jobs.apply(makeJob({ id, position }));
+      answer(`POST /v1/jobs/${id}/cancel`, makeJob({ id, status: 'cancelled' }));
+    }
+    await jobs.clear();
+    expect(calls.map((c) => c.path)).toEqual(['/v1/jobs/j-3/cancel', '/v1/jobs/j-2/cancel']);
+    expect(jobs.waiting).toEqual([]);
+    expect(jobs.running?.id).toBe('j-1');
+  });
   it('counts progress over all pictures', () => {
     const jobs = useJobs();
     expect(jobs.fraction(makeJob({ status: 'running', step: 10, steps: 20, image: 1, images: 2 }))).toBeCloseTo(0.75);

@@ -9,6 +9,10 @@ import { useAlerts } from './alerts';
 const isOver = (job: Job) => job.status === 'done' || job.status === 'failed' || job.status === 'cancelled';
 const KEEP = 60; // finished jobs that are remembered for the batch strip and the error card
 
+/** A job that was interrupted begins to count anew, but goes on from about where it was. */
+const goesOn = (before: Job, job: Job) =>
+  !isOver(job) && job.phase !== 'sampling' && job.step === 0 && job.image <= before.image;
+
 export const useJobs = defineStore('jobs', () => {
   const byId = ref<Record<string, Job>>({});
   const seenAt = ref<Record<string, number>>({}); // when the last news of a job came, to count its time left down
@@ -46,7 +50,7 @@ export const useJobs = defineStore('jobs', () => {
   function apply(job: Job): void {
     const before = byId.value[job.id];
     if (before && isOver(before) && !isOver(job)) return;
-    byId.value[job.id] = job;
+    byId.value[job.id] = before && goesOn(before, job) ? { ...job, image: before.image, step: before.step } : job;
     seenAt.value[job.id] = Date.now();
     if (isOver(job) && preview.value?.job === job.id) preview.value = null;
     if (isOver(job)) delete cancelling.value[job.id];
@@ -96,6 +100,10 @@ export const useJobs = defineStore('jobs', () => {
       await sync().catch(() => {});
     }
   }
+  /** All that wait; the last one first, so that none of them begins meanwhile. */
+  async function clear(): Promise<void> {
+    for (const job of waiting.value.slice().reverse()) await cancel(job.id);
+  }
   const stop = () => (current.value && !isMade(current.value) ? cancel(current.value.id) : Promise.resolve());
   const problem = (job: Job | null) => (job?.status === 'failed' ? errorText(job.error) : '');
 
@@ -117,6 +125,7 @@ export const useJobs = defineStore('jobs', () => {
     sync,
     submit,
     cancel,
+    clear,
     stop,
     problem,
   };
