@@ -403,6 +403,7 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
   }
 
   // --- workers
+  const crashes = [];
   async function crash(name, { forever = false, downMs = 700 } = {}) {
     const job = name === 'sd' ? running : null;
     const what = name === 'sd' ? 'image' : 'text';
@@ -418,6 +419,21 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
               'It crashed again and again; last: killed by signal 9 (SIGKILL). It now runs without a model: load another one, or retry.',
           }
         : {}),
+    });
+    crashes.unshift({
+      id: crashes.length + 1,
+      at_ms: Date.now(),
+      worker: name,
+      pid: 4711,
+      cause: workers[name].last_crash.cause,
+      signal: 9,
+      exit_code: null,
+      oom: false,
+      model: workers[name].model,
+      job: job?.id ?? null,
+      jobs: job ? [job.id] : [],
+      backtrace: [],
+      last_lines: `[12:00:00.000] [INFO] [${name}] listening on port ${workers[name].port}\n`,
     });
     if (job) {
       job.status = 'interrupted';
@@ -552,6 +568,7 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
       control_modes: ['balanced', 'prompt', 'control'],
       limits: {},
     }),
+    'GET /v1/crashes': () => ({ data: crashes, next: null }),
     'POST /v1/jobs': (b) => [202, publicJob(createJob(b))],
     'GET /v1/jobs': (b, q) => ({
       data: jobs

@@ -263,7 +263,19 @@ describe('a crash', () => {
       .last()
       .waitFor();
     await shot(page, 'crash-alerts');
+    await page.getByRole('button', { name: 'Crash reports' }).click();
+    const reports = page.getByRole('dialog', { name: 'Crash reports' });
+    await reports
+      .getByText(/Image worker:.*killed by signal 9/)
+      .first()
+      .click();
+    const { data } = await call('GET', '/v1/jobs?limit=1');
+    await reports.getByText(`It worked at ${data[0].id}`).waitFor();
+    await reports.getByLabel('Its last lines').getByText('listening on port').waitFor();
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'crash-reports');
     await page.keyboard.press('Escape');
+    await page.locator('.bell:focus').waitFor(); // the focus is where it was
     speed({ stepMs: 15 });
     await generate.filter({ hasText: 'Generate' }).waitFor({ timeout: 300_000 });
     assert.equal((await call('GET', '/v1/jobs?limit=1')).data[0].status, 'done');

@@ -1,5 +1,6 @@
 // The one module that talks to the server. Stores call it; components never do.
 import type {
+  Crash,
   Health,
   ImageComponents,
   ImageParams,
@@ -110,6 +111,7 @@ async function* streamText(path: string, body: unknown, signal: AbortSignal): As
 export const api = {
   health: () => call<Health>('GET', '/health'),
   retryWorker: (worker: WorkerName) => call<unknown>('POST', `/v1/workers/${worker}/retry`, {}),
+  crashes: (before: number | null) => call<Page<Crash, number>>('GET', `/v1/crashes${query({ limit: 20, before })}`),
   eventsUrl: (lastId: string | null) => `/v1/events${query({ last_event_id: lastId })}`,
 
   models: async () => (await call<{ data: Model[] }>('GET', '/v1/models')).data,

@@ -253,6 +253,19 @@ export interface Alert {
   job: string | null;
   at_ms: number;
 }
+/** A worker's death. */
+export interface Crash {
+  id: number;
+  at_ms: number;
+  worker: WorkerName;
+  pid: number;
+  cause: string;
+  oom: boolean;
+  model: string | null; // the one that was being loaded, else the chosen one
+  jobs: string[]; // what it worked at
+  backtrace: string[]; // the innermost function first; empty when it could not say any more
+  last_lines: string;
+}
 export interface Options {
   samplers: string[];
   schedulers: string[];
