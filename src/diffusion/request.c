@@ -1,5 +1,6 @@
 #include "diffusion/request.h"
 
+#include "base/buf.h"
 #include "base/file.h"
 #include "base/str.h"
 #include "diffusion/controls.h"
@@ -45,21 +46,38 @@ static bool check_text(const char *name, const char *text, err *e) {
     return err_set(e, ERR_INVALID, "%s: longer than %d bytes", name, PROMPT_LIMIT);
 }
 
-/* ERR_INVALID that offers the nearest of the known names. */
-static bool unknown_name(const char *param, const char *name, const char *const *known, err *e) {
+/* ERR_INVALID with all that is known. */
+static bool none_of(const char *param, const char *name, const char *const *known, err *e) {
+    buf all;
+    buf_init(&all, sizeof e->msg);
+    for (; *known; known++) buf_printf(&all, "%s%s", all.len ? ", " : "", *known);
+    err_set(e, ERR_INVALID, "%s: unknown '%.40s' (%s)", param, name, buf_str(&all));
+    buf_free(&all);
+    return false;
+}
+
+/* The same where the list is too long: near, if any, and where it stands. */
+static bool unlisted(const char *param, const char *name, const char *near, err *e) {
+    return err_set(e, ERR_INVALID, "%s: unknown '%.60s' (%s%s%sdocs/samplers.md lists all)", param, name,
+                   near ? "did you mean '" : "", near ? near : "", near ? "'? " : "");
+}
+
+static bool unknown_sampler(const char *name, err *e) {
+    char near[SAMPLER_NAME_MAX];
+    return unlisted("sampler", name, sampler_nearest(name, near) ? near : NULL, e);
+}
+
+static bool unknown_schedule(const char *name, err *e) {
     size_t n = 0;
-    while (known[n]) n++;
-    const char *near = str_nearest(name, known, n);
-    return err_set(e, ERR_INVALID, near ? "%s: unknown '%.60s' (did you mean '%s'?)" : "%s: unknown '%.60s'", param,
-                   name, near);
+    while (schedule_spellings[n]) n++;
+    return unlisted("scheduler", name, str_nearest(name, schedule_spellings, n), e);
 }
 
 static bool resolve_emphasis(request *r, err *e) {
     const char *name = r->params->emphasis;
     int i = 0;
     while (!str_empty(name) && prompt_emphasis_names[i] && !str_eq(prompt_emphasis_names[i], name)) i++;
-    if (!prompt_emphasis_names[i])
-        return err_set(e, ERR_INVALID, "emphasis: unknown '%.60s' (a1111, comfy, none)", name);
+    if (!prompt_emphasis_names[i]) return none_of("emphasis", name, prompt_emphasis_names, e);
     r->emphasis = (prompt_emphasis)i;
     return true;
 }
@@ -67,10 +85,10 @@ static bool resolve_emphasis(request *r, err *e) {
 static bool resolve_names(request *r, err *e) {
     const diffusion_params *p = r->params;
     r->sampler = sampler_find(p->sampler, &r->schedule);
-    if (!r->sampler) return unknown_name("sampler", p->sampler ? p->sampler : "", sampler_names, e);
+    if (!r->sampler) return unknown_sampler(p->sampler ? p->sampler : "", e);
     if (!str_empty(p->schedule) && !str_ieq(p->schedule, "automatic")) r->schedule = schedule_find(p->schedule);
-    if (!r->schedule) return unknown_name("scheduler", p->schedule, schedule_names, e);
-    if (!rng_kind_from_name(p->rng, &r->rng)) return unknown_name("rng", p->rng ? p->rng : "", rng_names, e);
+    if (!r->schedule) return unknown_schedule(p->schedule, e);
+    if (!rng_kind_from_name(p->rng, &r->rng)) return none_of("rng", p->rng ? p->rng : "", rng_names, e);
     return resolve_emphasis(r, e);
 }
 
@@ -240,7 +258,7 @@ static bool check_hires_upscaler(const diffusion_hires *h, err *e) {
     file_info stat;
     if (h->network) return file_stat(h->network, &stat, e) || err_wrap(e, "hires.upscaler");
     if (upscaler_find(h->upscaler)) return true;
-    return unknown_name("hires.upscaler", h->upscaler ? h->upscaler : "", upscaler_names, e);
+    return none_of("hires.upscaler", h->upscaler ? h->upscaler : "", upscaler_names, e);
 }
 
 static bool check_hires_side(const diffusion *d, const char *name, int v, err *e) {

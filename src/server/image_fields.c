@@ -6,9 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* A list that is too long to be told. */
-static bool not_known(const char *field, const char *value, const char *const *names, size_t count, err *e) {
-    const char *near = str_nearest(value, names, count);
+bool field_not_listed(const char *field, const char *value, const char *near, err *e) {
     return err_set(e, ERR_INVALID, "%s: '%.40s' is not known%s%s%s; /v1/options lists all", field, value,
                    near ? " (did you mean '" : "", near ? near : "", near ? "'?)" : "");
 }
@@ -18,7 +16,7 @@ bool field_not_one_of(const char *field, const char *value, const char *const *n
     char all[160] = "";
     size_t len = 0, count = 0;
     while (names[count]) count++;
-    if (count > TOLD_MAX) return not_known(field, value, names, count, e);
+    if (count > TOLD_MAX) return field_not_listed(field, value, str_nearest(value, names, count), e);
     for (; *names && len < sizeof all - 1; names++) {
         int n = snprintf(all + len, sizeof all - len, "%s%s", len ? ", " : "", *names);
         len += n > 0 ? (size_t)n : 0;

@@ -32,6 +32,9 @@ bool field_name(const json_in *body, const char *key, const char *(*find)(const 
 /* ERR_INVALID: "field: 'value' is none of a, b, c", or of a long list the nearest. */
 bool field_not_one_of(const char *field, const char *value, const char *const *names, err *e);
 
+/* ERR_INVALID of a value that is in no list of GET /v1/options. near: what may have been meant, or NULL. */
+bool field_not_listed(const char *field, const char *value, const char *near, err *e);
+
 /* ERR_INVALID: "field: expected `what`". */
 bool field_wrong_type(const json_in *in, const char *what, err *e);
 

@@ -62,7 +62,8 @@ static bool read_sampler(image_params *p, const json_in *body, const char *key, 
     if (!json_get_str(body, key, &text, e)) return false;
     if (str_empty(text)) return true;
     const char *name = find_sampler(text, &implied);
-    if (!name) return field_not_one_of(key, text, sampler_names, e);
+    char near[SAMPLER_NAME_MAX];
+    if (!name) return field_not_listed(key, text, sampler_nearest(text, near) ? near : NULL, e);
     p->sampler = name;
     if (implied) p->scheduler = implied;
     return true;
@@ -123,15 +124,30 @@ static bool read_text(const json_in *body, const char *key, char **out, err *e) 
     return true;
 }
 
+/* "image" is what OpenAI's clients call it, who may send a list of one. */
+static bool read_init_image(image_params *p, const json_in *body, err *e) {
+    const char *text = NULL;
+    json_in image = json_at(body, "image");
+    if (yyjson_is_arr(image.val)) {
+        if (yyjson_arr_size(image.val) != 1 || !yyjson_is_str(yyjson_arr_get_first(image.val)))
+            return field_wrong_type(&image, "one picture", e);
+        text = yyjson_get_str(yyjson_arr_get_first(image.val));
+    } else if (!json_get_str(body, "image", &text, e)) {
+        return false;
+    }
+    if (!json_get_str(body, "init_image", &text, e)) return false;
+    if (!str_empty(text)) str_set(&p->init_image, text);
+    return true;
+}
+
 static bool read_texts(image_params *p, const json_in *body, err *e) {
-    const char *model = NULL, *init = NULL, *refiner = NULL;
+    const char *model = NULL, *refiner = NULL;
     if (!read_text(body, "prompt", &p->prompt, e) || !read_text(body, "negative_prompt", &p->negative_prompt, e) ||
-        !json_get_str(body, "model", &model, e) || !json_get_str(body, "init_image", &init, e) ||
+        !json_get_str(body, "model", &model, e) || !read_init_image(p, body, e) ||
         !json_get_str(body, "refiner_checkpoint", &refiner, e) || !json_get_str(body, "refiner", &refiner, e))
         return false;
     if (!str_empty(refiner) && !str_ieq(refiner, "none")) str_set(&p->refiner, refiner);
     if (!str_empty(model)) str_set(&p->model, model);
-    if (!str_empty(init)) str_set(&p->init_image, init);
     return true;
 }
 
@@ -177,12 +193,11 @@ static bool read_loras(image_params *p, const json_in *body, bool strict, err *e
 }
 
 static bool read_upscale(image_params *p, const json_in *body, err *e) {
-    const char *type = NULL, *image = NULL, *upscaler = NULL;
+    const char *type = NULL, *upscaler = NULL;
     if (!json_get_str(body, "type", &type, e)) return false;
     if (!p->is_upscale && !str_eq(type, "upscale")) return true;
     p->is_upscale = true;
-    if (!json_get_str(body, "image", &image, e) || !json_get_str(body, "upscaler", &upscaler, e)) return false;
-    if (!str_empty(image)) str_set(&p->init_image, image);
+    if (!json_get_str(body, "upscaler", &upscaler, e)) return false;
     if (!str_empty(upscaler)) str_set(&p->upscaler, upscaler);
     double any = 0; /* 0: the upscaler's own */
     if (!field_real(body, "factor", &any, -HUGE_VAL, HUGE_VAL, e)) return false;
@@ -429,6 +444,8 @@ void image_params_write_options(buf *out) {
                PARAMS_PROMPT_MAX, PARAMS_SIZE_MIN, PARAMS_SIZE_MAX, PARAMS_SIZE_MIN, PARAMS_SIZE_MAX, PARAMS_STEPS_MAX,
                PARAMS_BATCH_MAX, PARAMS_CLIP_SKIP_MAX, (long long)PARAMS_SEED_MAX, PARAMS_FACTOR_MAX);
     image_sampling_write_limits(out);
+    buf_puts(out, "},\"also_allowed\":{\"width\":0,\"height\":0,\"factor\":0");
+    image_sampling_write_also_allowed(out);
     buf_puts(out, "},\"defaults\":");
     image_params p;
     image_params_init(&p);

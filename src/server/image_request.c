@@ -2,6 +2,7 @@
 #include "server/image_request.h"
 #include "server/controlnets.h"
 #include "server/embeddings.h"
+#include "server/image_fields.h"
 #include "server/ip_adapters.h"
 #include "server/loras.h"
 #include "server/models.h"
@@ -81,8 +82,13 @@ static bool add_fields(yyjson_mut_doc *doc, yyjson_mut_val *obj, const http_mult
 /* A file of the form, under one of these names (NULL-terminated), becomes *name. */
 static bool store_file(request *r, const http_multipart *m, const char *const *names, char **name, err *e) {
     const http_part *file = NULL;
-    for (; !file && *names; names++) file = http_multipart_find(m, *names);
-    if (!file || !file->filename) return true;
+    for (size_t i = 0; i < http_multipart_count(m); i++) {
+        const http_part *p = http_multipart_part(m, i);
+        if (!p->filename || !field_find(p->name, names)) continue;
+        if (file) return err_set(e, ERR_UNSUPPORTED, "%s: more than one picture", p->name);
+        file = p;
+    }
+    if (!file) return true;
     char *stored = uploads_store(r->a->uploads, file->data, file->len, e);
     if (!stored) return err_wrap(e, "%s", file->name);
     free(*name);
@@ -143,7 +149,7 @@ static bool check_type(request *r, const json_in *body, err *e) {
 /* A picture of the history by its number. */
 static bool read_image_id(request *r, db_conn *c, const json_in *body, err *e) {
     int64_t id = 0;
-    if (!r->params.is_upscale || !json_has(body, "image_id")) return true;
+    if (!json_has(body, "image_id")) return true;
     const char *text = yyjson_get_str(json_at(body, "image_id").val);
     if (!(text ? str_to_i64(text, &id) : json_get_i64(body, "image_id", &id, 0, INT64_MAX, NULL)) || id < 1)
         return err_set(e, ERR_INVALID, "image_id: expected the number of a picture");
@@ -237,7 +243,7 @@ static bool resolve_wildcards(request *r, err *e) {
 static bool read_body(request *r, db_conn *c, yyjson_doc *doc, const http_multipart *m, err *e) {
     json_in body = json_root(doc);
     if (!read_params(r, &body, e) || !read_image_id(r, c, &body, e) || !read_response_format(r, &body, e)) return false;
-    const char *field = r->params.is_upscale ? "image" : "init_image";
+    const char *field = r->params.is_upscale || !json_has(&body, "init_image") ? "image" : "init_image";
     if (!take_text(r, field, &r->params.init_image, e) || !take_text(r, "mask", &r->params.edits.mask, e) ||
         !take_controls(r, e) || (m && !store_files(r, m, e)) || !check_picture(r, m != NULL, e))
         return false;

@@ -45,6 +45,10 @@ static const field fields[] = {
 
 enum { FIELDS = sizeof fields / sizeof *fields };
 
+static bool is_usual_outside(const field *f) {
+    return f->usual < f->min || f->usual > f->max;
+}
+
 static double get(const image_sampling *s, const field *f) {
     const void *at = (const char *)s + f->offset;
     return f->whole ? (double)*(const int64_t *)at : *(const double *)at;
@@ -75,8 +79,7 @@ static bool read_field(image_sampling *s, const field *f, const char *key, const
         err why = {0};
         const bool ok = f->whole ? field_whole(body, key, &whole, (int64_t)f->min, (int64_t)f->max, &why)
                                  : field_real(body, key, &checked, f->min, f->max, &why);
-        const bool is_outside = f->usual < f->min || f->usual > f->max;
-        if (!ok && is_outside) return err_set(e, (err_code)why.code, "%s, nor %g", why.msg, f->usual);
+        if (!ok && is_usual_outside(f)) return err_set(e, (err_code)why.code, "%s, nor %g", why.msg, f->usual);
         if (!ok) return err_set(e, (err_code)why.code, "%s", why.msg);
     }
     set(s, f, v);
@@ -118,6 +121,11 @@ void image_sampling_write(const image_sampling *s, buf *out) {
 void image_sampling_write_limits(buf *out) {
     for (size_t i = 0; i < FIELDS; i++)
         buf_printf(out, ",\"%s\":[%.16g,%.16g]", fields[i].key, fields[i].min, fields[i].max);
+}
+
+void image_sampling_write_also_allowed(buf *out) {
+    for (size_t i = 0; i < FIELDS; i++)
+        if (is_usual_outside(&fields[i])) buf_printf(out, ",\"%s\":%.16g", fields[i].key, fields[i].usual);
 }
 
 void image_sampling_write_metadata(const metadata *m, buf *out) {

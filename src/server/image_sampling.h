@@ -40,6 +40,9 @@ void image_sampling_write(const image_sampling *s, buf *out);
 /* Appends ,"key":[min,max] for each. */
 void image_sampling_write_limits(buf *out);
 
+/* Appends ,"key":value for each that may also have one value outside of its limits. */
+void image_sampling_write_also_allowed(buf *out);
+
 /* Appends ,"key":value for what A1111's text tells of them. */
 void image_sampling_write_metadata(const struct metadata *m, buf *out);
 

@@ -226,6 +226,10 @@ test('uploads: base64, data URL, file name; image to image', async () => {
   assert.equal(new Set(results).size, 1)
   assert.notEqual(results[0], base64)
   assert.notEqual((await make({ init_image: base64, denoising_strength: 0.9 })).data[0].b64_json, results[0])
+  const url = `data:image/png;base64,${base64}`
+  for (const [route, body] of [['generations', { image: url }], ['edits', { image: base64 }], ['edits', { image: [url] }], ['variations', { image: url }],
+    ['edits', { image_id: (await s.get('/v1/history/images?limit=200')).data.find((x) => x.file === file).id }]])
+    assert.equal((await s.post(`/v1/images/${route}`, { ...small, ...body, strength: 0.5 })).data[0].b64_json, results[0], route)
 })
 
 test('uploads: whatever is in them, a clear refusal and a worker that stands', async () => {
@@ -433,6 +437,12 @@ test('options', async () => {
   }
   assert.equal(new Set(files.map((f) => f.subarray(f.indexOf('IDAT')).toString('hex'))).size, 3)
   assert.deepEqual(o.limits.steps, [1, 200])
+  assert.deepEqual([o.also_allowed.eta, o.also_allowed.subseed, o.also_allowed.diffusion_tile, o.also_allowed.steps], [-1, -1, 0, undefined])
+  for (const [field, value] of Object.entries(o.also_allowed)) {
+    const [least, most] = o.limits[field]
+    assert.ok(value < least || value > most, field)
+    if (field !== 'factor') await make({ [field]: value, steps: 1 })
+  }
 })
 
 test('options list what is in the model folder, and so do the routes that clients of A1111 know', async () => {

@@ -572,9 +572,13 @@ static void parameters_are_checked_by_name(void **state) {
     REFUSED(cfg_scale, NAN, "cfg_scale: nan is not between 0 and 50");
     REFUSED(batch, 17, "n: 17 is not between 1 and 16");
     REFUSED(clip_skip, 0, "clip_skip: 0 is not between 1 and 12");
-    REFUSED(sampler, "eulr", "sampler: unknown 'eulr' (did you mean 'euler'?)");
-    REFUSED(schedule, "karas", "scheduler: unknown 'karas' (did you mean 'karras'?)");
-    REFUSED(rng, "xyz", "rng: unknown 'xyz'");
+    REFUSED(sampler, "eulr", "sampler: unknown 'eulr' (did you mean 'euler'? docs/samplers.md lists all)");
+    REFUSED(sampler, "DPM++ 2M Karas",
+            "sampler: unknown 'DPM++ 2M Karas' (did you mean 'DPM++ 2M Karras'? docs/samplers.md lists all)");
+    REFUSED(sampler, "oak", "sampler: unknown 'oak' (docs/samplers.md lists all)");
+    REFUSED(schedule, "SGM Unifrm",
+            "scheduler: unknown 'SGM Unifrm' (did you mean 'SGM Uniform'? docs/samplers.md lists all)");
+    REFUSED(rng, "xyz", "rng: unknown 'xyz' (cuda, cpu)");
     REFUSED(emphasis, "loud", "emphasis: unknown 'loud' (a1111, comfy, none)");
     REFUSED(sampling.eta, 2.0f, "eta: 2 is not between 0 and 1");
     REFUSED(sampling.s_noise, NAN, "s_noise: nan is not between 0 and 2");

@@ -273,9 +273,9 @@ static void models_say_what_they_are_for(void **state) {
         const char *name, *family;
         bool inpaints, edits;
     } rows[] = {
-        {"tiny-sd1-f16.safetensors", "sd1", false, false},      {"tiny-sd1-inpaint.safetensors", "sd1", true, false},
-        {"tiny-sd1-edit.safetensors", "sd1", false, true},      {"tiny-sd2-inpaint.safetensors", "sd2", true, false},
-        {"tiny-sd2-edit.safetensors", "sd2", false, true},      {"tiny-sdxl-inpaint.safetensors", "sdxl", true, false},
+        {"tiny-sd1-f16.safetensors", "sd1", false, false},  {"tiny-sd1-inpaint.safetensors", "sd1", true, false},
+        {"tiny-sd1-edit.safetensors", "sd1", false, true},  {"tiny-sd2-inpaint.safetensors", "sd2", true, false},
+        {"tiny-sd2-edit.safetensors", "sd2", false, true},  {"tiny-sdxl-inpaint.safetensors", "sdxl", true, false},
         {"tiny-sdxl-edit.safetensors", "sdxl", false, true}};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         diffusion *d = open_tiny(rows[i].name);
@@ -373,7 +373,10 @@ static void edits_are_checked_by_name(void **state) {
     larger.hires.scale = 2;
     REFUSED(larger, hires.strength, 0, "hires.strength: 0 is not between 0.01 and 1");
     REFUSED(larger, hires.steps, 201, "hires.steps: 201 is not between 0 and 200");
-    REFUSED(larger, hires.upscaler, "latnt", "hires.upscaler: unknown 'latnt' (did you mean 'latent'?)");
+    REFUSED(
+        larger, hires.upscaler, "latnt",
+        "hires.upscaler: unknown 'latnt' (latent, latent-antialiased, latent-bicubic, latent-bicubic-antialiased, latent-nearest, "
+        "latent-nearest-exact, lanczos, nearest)");
     larger.width = larger.height = 1024;
     REFUSED(larger, hires.scale, 4,
             "hires: height: 4096x4096 has more than 9437184 pixels; diffusion_tile makes it possible");

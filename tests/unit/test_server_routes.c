@@ -408,6 +408,15 @@ static void test_forms_bring_an_image(void **state) {
                     "--XX\r\nContent-Disposition: form-data; name=\"image\"; filename=\"../../x.php\"\r\n"
                     "Content-Type: image/png\r\n\r\n");
     buf_append(&form, png, sizeof png);
+    const size_t one = form.len;
+    buf_puts(&form, "\r\n--XX\r\nContent-Disposition: form-data; name=\"image[]\"; filename=\"b.png\"\r\n\r\n");
+    buf_append(&form, png, sizeof png);
+    buf_puts(&form, "\r\n--XX--\r\n");
+    begin(&w, &c, "POST", "/v1/images/edits", "multipart/form-data; boundary=XX", form.data, form.len);
+    WAIT(c.done);
+    assert_int_equal(c.status, 400);
+    assert_true(answer_has(&c, "image[]: more than one picture"));
+    form.len = one;
     buf_puts(&form, "\r\n--XX--\r\n");
     begin(&w, &c, "POST", "/v1/images/edits", "multipart/form-data; boundary=XX", form.data, form.len);
     WAIT(w.starts == 1);
@@ -445,6 +454,9 @@ static void test_refusals(void **state) {
         {"/v1/jobs", "{\"prompt\":\"a\",\"init_image\":\"AAAA\"}", 400, "not a PNG, JPEG or WebP"},
         {"/v1/jobs", "{\"prompt\":\"a\",\"model\":\"nope\"}", 404, "model_not_found"},
         {"/v1/images/edits", "{\"prompt\":\"a\"}", 400, "init_image: required"},
+        {"/v1/images/edits", "{\"prompt\":\"a\",\"image\":\"AAAA\"}", 400, "\"param\":\"image\""},
+        {"/v1/images/edits", "{\"prompt\":\"a\",\"image\":[\"a\",\"b\"]}", 400, "image: expected one picture"},
+        {"/v1/images/variations", "{\"image_id\":9}", 404, "image_id: there is no picture 9"},
         {"/v1/images/inspect", "{}", 400, "image: required"},
         {"/v1/images/inspect", "{\"image\":\"AAAA\"}", 400, "not a PNG, JPEG or WebP"},
     };

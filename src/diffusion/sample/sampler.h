@@ -90,6 +90,12 @@ extern const char *const sampler_names[]; /* NULL at the end */
  * `implied` may be NULL. NULL when unknown. */
 const sampler *sampler_find(const char *name, const schedule **implied);
 
+enum { SAMPLER_NAME_MAX = 64 };
+
+/* For a name that is none: the nearest that is one, a sampler's own or A1111's with a schedule ("DPM++ 2M Karras").
+ * False when none is close. */
+bool sampler_nearest(const char *name, char out[SAMPLER_NAME_MAX]);
+
 /* sigmas: [steps + 1], of a whole run with this sampler; the last one is 0. */
 void sampler_sigmas(const sampler *kind, const schedule *from, const sigma_table *t, int steps, float *sigmas);
 

@@ -5,6 +5,8 @@
 #include "diffusion/sample/steps.h"
 
 #include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define SDE (SAMPLER_ETA | SAMPLER_TREE)
@@ -59,7 +61,7 @@ static const struct {
     {"ddimtrailing", "ddim", "simple"},
 };
 
-enum { FOLDED = 64 };
+enum { FOLDED = SAMPLER_NAME_MAX };
 
 static bool cut(char *text, const char *end) {
     if (!str_ends(text, end)) return false;
@@ -124,4 +126,32 @@ const sampler *sampler_find(const char *name, const schedule **implied) {
     }
     if (found && implied) *implied = schedule_find(schedule_name ? schedule_name : found->schedule);
     return found;
+}
+
+/* A sampler by itself, or with a schedule behind it. */
+static void write_name(const sampler *s, const schedule *behind, char out[SAMPLER_NAME_MAX]) {
+    snprintf(out, SAMPLER_NAME_MAX, "%s%s%s", behind ? s->label : s->name, behind ? " " : "",
+             behind ? behind->label : "");
+}
+
+bool sampler_nearest(const char *name, char out[SAMPLER_NAME_MAX]) {
+    size_t ways = 1; /* to end a name: without a schedule, or with one of them */
+    while (schedule_names[ways - 1]) ways++;
+    char asked[FOLDED], (*names)[SAMPLER_NAME_MAX] = mem_alloc(COUNT * ways, sizeof *names);
+    char(*folded)[FOLDED] = mem_alloc(COUNT * ways, sizeof *folded);
+    const char **all = mem_alloc(COUNT * ways, sizeof *all);
+    for (size_t i = 0; i < COUNT * ways; i++) {
+        const schedule *behind = i % ways ? schedule_find(schedule_names[i % ways - 1]) : NULL;
+        write_name(&samplers[i / ways], behind, names[i]);
+        fold(names[i], folded[i]);
+        all[i] = folded[i];
+    }
+    fold(name, asked);
+    simplify(asked);
+    const char *near = str_nearest(asked, all, COUNT * ways);
+    if (near) memcpy(out, names[(size_t)(near - folded[0]) / FOLDED], SAMPLER_NAME_MAX);
+    free(all);
+    free(folded);
+    free(names);
+    return near != NULL;
 }
