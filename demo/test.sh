@@ -5,5 +5,6 @@
 python=${PYTHON:-/usr/bin/python3}
 name=${1:-test_demo}
 case $name in test_training) needs=torch ;; *) needs=numpy ;; esac
-"$python" -c "import $needs" 2>/dev/null || { echo "SKIP: $python has no $needs (apt install python3-$needs)"; exit 77; }
+"$python" -c "import sys; from importlib.util import find_spec; sys.exit(not find_spec('$needs'))" ||
+  { echo "SKIP: $python has no $needs (apt install python3-$needs)"; exit 77; }
 exec "$python" "$(dirname "$0")/$name.py"
