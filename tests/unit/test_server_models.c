@@ -84,13 +84,13 @@ static void write_lora(world *w, const char *name) {
     write_lora_of(w, name, NULL, 768);
 }
 
-/* An SD 1.x checkpoint by its names; `metadata`: JSON members, or NULL. */
-static void write_checkpoint(world *w, const char *name, const char *metadata) {
+/* An SD 1.x checkpoint by its names; `members`: of its metadata, JSON, or NULL. */
+static void write_checkpoint(world *w, const char *name, const char *members) {
     st_builder s;
     buf out;
     st_init(&s);
     buf_init(&out, 1 << 20);
-    if (metadata) buf_printf(&s.header, "\"__metadata__\":{%s}", metadata);
+    if (members) buf_printf(&s.header, "\"__metadata__\":{%s}", members);
     st_add(&s, "model.diffusion_model.input_blocks.0.0.weight", "F16", "8,4,3,3", NULL, 576);
     st_add(&s, "first_stage_model.decoder.conv_in.weight", "F16", "8,4,3,3", NULL, 576);
     st_finish(&s, &out);
