@@ -1,7 +1,9 @@
-/* Weights: types, shapes, several files, and that the CPU computes on the mapped file itself. */
+/* Weights: types, shapes, several files, and that the CPU computes on the mapped file itself.
+ * test_weights --record > tests/unit/grid_vectors.h writes what is recorded here. */
 #include "diffusion/load/tensor_convert.h"
 #include "diffusion/load/weights.h"
 
+#include "base/base64.h"
 #include "base/str.h"
 #include "diffusion/model/backend.h"
 #include "diffusion/model/nn.h"
@@ -292,14 +294,72 @@ static double far_from(const float *got, const float *want, size_t n) {
     return sqrt(difference / length);
 }
 
+/* The numbers of every_quantised_type: NUMBERS between -1 and 1. */
+static void fill_values(float *values) {
+    uint32_t seed = 20261128;
+    for (int i = 0; i < NUMBERS; i++) {
+        seed = seed * 1664525 + 1013904223;
+        values[i] = (float)(seed >> 8) / (float)(1 << 23) - 1;
+    }
+}
+
+static size_t type_bytes(enum ggml_type type) {
+    return ROWS * ggml_row_size(type, COLUMNS);
+}
+
+static void quantise(enum ggml_type type, const float *values, void *data) {
+    float importance[COLUMNS];
+    for (int i = 0; i < COLUMNS; i++) importance[i] = 1;
+    assert_int_equal(ggml_quantize_chunk(type, values, data, 0, ROWS, COLUMNS, importance), type_bytes(type));
+}
+
+/* For these types ggml sorts tables first, 14 s long: what it makes of fill_values() is recorded. */
+static const enum ggml_type grid_types[] = {GGML_TYPE_IQ1_S, GGML_TYPE_IQ1_M,   GGML_TYPE_IQ2_XXS, GGML_TYPE_IQ2_XS,
+                                            GGML_TYPE_IQ2_S, GGML_TYPE_IQ3_XXS, GGML_TYPE_IQ3_S};
+enum { GRID_TYPES = sizeof grid_types / sizeof *grid_types };
+#include "grid_vectors.h" /* grid_blocks[GRID_TYPES], base64 */
+
+static void record_grid_blocks(void) {
+    float values[NUMBERS];
+    fill_values(values);
+    puts("/* Made by test_weights --record. Do not edit. */\n// clang-format off\n"
+         "static const char *const grid_blocks[GRID_TYPES] = {");
+    for (int i = 0; i < GRID_TYPES; i++) {
+        unsigned char *data = mem_alloc(type_bytes(grid_types[i]), 1);
+        buf text;
+        buf_init(&text, 1 << 20);
+        quantise(grid_types[i], values, data);
+        assert_true(base64_encode(&text, data, type_bytes(grid_types[i])));
+        for (size_t at = 0; at < text.len; at += 120)
+            printf("    \"%.*s\"\n", (int)(text.len - at < 120 ? text.len - at : 120), text.data + at);
+        puts("    ,");
+        buf_free(&text);
+        free(data);
+    }
+    puts("};");
+    ggml_quantize_free();
+}
+
+static bool recorded(enum ggml_type type, void *data) {
+    for (int i = 0; i < GRID_TYPES; i++) {
+        if (grid_types[i] != type) continue;
+        buf b;
+        buf_init(&b, 1 << 20);
+        assert_true(base64_decode(&b, grid_blocks[i], strlen(grid_blocks[i])));
+        assert_int_equal(b.len, type_bytes(type));
+        memcpy(data, b.data, b.len);
+        buf_free(&b);
+        return true;
+    }
+    return false;
+}
+
 static char *file_of(enum ggml_type type, const float *values) {
     const uint64_t dims[] = {COLUMNS, ROWS};
-    const size_t bytes = ROWS * ggml_row_size(type, COLUMNS);
-    float importance[COLUMNS];
+    const size_t bytes = type_bytes(type);
     unsigned char *data = mem_alloc(bytes, 1);
     buf b;
-    for (int i = 0; i < COLUMNS; i++) importance[i] = 1;
-    assert_int_equal(ggml_quantize_chunk(type, values, data, 0, ROWS, COLUMNS, importance), bytes);
+    if (!recorded(type, data)) quantise(type, values, data);
     buf_init(&b, 1 << 20);
     gguf_head(&b, 3, 2, 0);
     gguf_tensor(&b, UNET "q.weight", 2, dims, (tensor_type)type, 0);
@@ -352,12 +412,8 @@ static void every_quantised_type(void **state) {
     (void)state;
     err e = {0};
     float values[NUMBERS];
-    uint32_t seed = 20261128;
     int checked = 0;
-    for (int i = 0; i < NUMBERS; i++) {
-        seed = seed * 1664525 + 1013904223;
-        values[i] = (float)(seed >> 8) / (float)(1 << 23) - 1;
-    }
+    fill_values(values);
     backend *b = backend_open("cpu", 1, &e);
     for (int t = 0; t < GGML_TYPE_COUNT; t++) {
         const enum ggml_type type = (enum ggml_type)t;
@@ -507,7 +563,11 @@ static void f8_codes(void **state) {
     check_codes(TENSOR_F8_E5M2, 4, ldexpf(1, -16), 124, true); /* 0x7b is 57344 */
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc == 2 && strcmp(argv[1], "--record") == 0) {
+        record_grid_blocks();
+        return 0;
+    }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(queries),
         cmocka_unit_test(shapes),

@@ -1,0 +1,50 @@
+/* Made by test_weights --record. Do not edit. */
+// clang-format off
+static const char *const grid_blocks[GRID_TYPES] = {
+    "Eyvju5JTOulKq1vnRP3MipucSwUpfrkcxzAWO+WoAMl62dFzR3g98S3k9XxB2v30lubpKxu31Plzyb1MiDNENHXExmPHkSy7v7ze35YTNYS1rRfjKHUabJ1n"
+    "xftJ0wLpiWOA6WQrsGewnYHZPdxEpr5lI9EBmpcVAZplY+p4ZkhMgaqcw8H74gRuL+967TXkn/sG5oDitiuGovXp+kowEX3H3M/Ft55wZXFkpDSqeht++T5b"
+    "HDPka2HSvmeIcLXT+mRy7ZJ1dN2HKzd9qa3Ex0rAsfXQcuqP7TIoAtIZ6LW5EC40soZhr929x/zjYXRsT1xy38bs1uKK5F4r6FNWlvjEOCU0K1ofzKnqvW9f"
+    "WMV8P1PpJH1Avk7lV+uW7ezlxfU7+XVyFewdYKfi"
+    ,
+    "47vmUzrpSqtb5z/9zIqbnEsFKW65HMf5FjvlqADJetkhHwdB/QHdoOXziTl9q666v123a3e7tS0bt9T5c8m9TIgzRDR1xIZjx5Esu3q8ydaWEzVDta0XllAk"
+    "MuA1Po1XkR2CSRGmiDZ3Pe4btctuL7BnpZ2B2T3cRKa+ZUcMAZqXEwGaZWPqeGZEB4GqnMPB+5MEcNf8cu09qL/eDrgImrZNbs21v64rDaL16fpPMEF9xzjX"
+    "xbeMcD1xZKQ0qnoXfvlDWxwz5GtBmfYGEIvtlvUj4m0iL2Ttrk1vXa+9fy0WfamtPsdMwLFF0HbqjwEdKALSBui1uRAuNLKGYa/dvQfrSg/04Rfx6n0Oa64b"
+    "mqp/7XY9rr2uL9NTVpb4xOXhNCtaH8ypRmJvX1jFRz+Y6TV9QL5OOBvrJu7cFo2vez1lGaJoPQDfkq6dtu82u3Yt"
+    ,
+    "Th70Ve/jICpl4qqxE0dOVSnoMv2v4R8JYuRnad5d6AYw/mLwdNshdnX1yn23AL787eRQ5Zh+vib07ftVuxhmqT3eUB/0/p9X/zKOyaoIfb0BqxH5Yk2xagPt"
+    "N9t3wL19nqQo8r2qT/U3C83XdrvRXPJhicaku8Hp0R5ysvF60ELJ6BfklR5EXEXiLR4K6CM0R8lNGTryqsliswX6r+W2wB3okMst3X9Wc259sB3v0Ee3fjn8"
+    "I+NX8ckrePJ2/9FBdp9R7xzX6B7oaqHj2AWLtZfx/skDXZPs+7h5qMkbleb3u58Y7GoItMnNGFwp2338uqJQwgS/4et+OaH2c+aS0ASEz6zF5R3GUB6suzLh"
+    "lKKr/zRfYJkZGI/8R4unn0YhfPWCqWKeBiXo2+67oaasuNnT78lg/PHkaNli+SJHUdMI8nPhcHYNgXXvfB7Uu37DQcHQ3HR+i/q7t3D0DvNi+rI6b/I1sc9q"
+    "c5Qr53ng5vcFvGPnx7n73gTEHOBsJqp+IV6p6MFY8/orl0Dl"
+    ,
+    "mSD4Qe6o0im2J4Sc1lU5S4CCbT/2JRcRtEd+0Mka24Hy4p5CW9miqmBXWn3q8m1vAE6UfLWbLKDs3k3NkaSN7VzimJiYet+bqp2bH9X/78tzcayYhAIKrP2M"
+    "zJCNB7i0i7/3s+s8/ZPyRfIibW9ELR5o2H2c5IiHhUvnaD+jO3u7kd4n/5Nyo/K/xEC7vKuryr+ryuAge1rEeH1QwIFymoRkXNBaI94Li+lYflZbfiHcLzZu"
+    "tdP4+qHA7O3y8Ptzv/CrH/MyO/CCye63VvaKo3K9H+YwcZnYqJeJiIn5SiC1sYQW3VnXWSMH0HXvm4PJ4pODb9OoRWna2Turv0MYQYJT821a74vH2Ak6/X8N"
+    "/r+f5mCYLJdmCRCKYJeI7z1hiKu6mIqZ77qOIH8ogotIXBT7bjPuYI95X8mCjByFvOFzV/oNSZVmQDC/7lmC4zfNMT3K41qTsUZZl++i5U1GRjYhWhsnBdSs"
+    "m/b5iJmnt9rJvpgfpYPzBd+GSs3sduze1YXwRxNkY+v9eecnO+fkUeFchHLmCrLxqh32d38JfBHn55cB10JreINKiYvbV8BcYwXwVcq8r6qsurra"
+    ,
+    "9x/PAJxZwymwyHjE+XXEZjQamueft/0dJgDphQTV1obSlKFUHNNOoqVBnxOAomiJ0GEhbFQrvvu3B74NUO9m0vJx9jjYZN09bBeurK/rqry6mkMgvrYy/l/3"
+    "1vT6LJQnrDDGrV+R69PA+sinh7A3xP8f/q7vZajMgVZGSAPaT1kewSMRt5a2vHLHtaTRtUiRydFfIB+SZ33Obe8/3Jr5u6jKuakXILhacnennTqkT5Q5wK91"
+    "P49H+vUa+MjGsRjp6m0h6u5SLTwowE2y4BEFdD8tlBe3KXxg/nw9+A+ZcOD7+9HO8bjEkNrKQXM+i9v6vrv9uprbCiB9w3d+FMntkqGseY7lBNAWFcakLZlU"
+    "4Ni5mifOEL0NW5gLpKwDPk3kybVUtG5RYaCJNndzhj4GX/PMS4DFS3dw437auueKobi6zK+bnOv8yiEg85nLgow7QqrUUzAv6TTLcFglRTKw4Si2vgGmgKQh"
+    "jsAQwa59mTg+xMZCsDsHiqhPjHVmHlHJo0NRtqOYjYZ2e8aUrYqvn41amvvpm8q5nK97IDn0g3WfxOnLM8X/75LaOcOmcQXB4JKrTIGfwdr2xIzvQYZDZrtv"
+    "Q6Oy9TSz8yguOxV4zruUmNMAoT7lxDuugrqflfgcreiB57nai7n6zNmo"
+    ,
+    "kRn5+6M2Hvro7qUVK5fMlRwVrXzB2habPMz3LUKDu+N8WTA37P7yNxHjLc2brNihSRfTTI7cnmTnNELDuYRDqFRCICplsk5VKfgfCWK06AYwziF2dbW+/O3U"
+    "vib03WapPc6YGbjjdtfnoqUn6JIwS90z57sRqKIbu6KlWWcyLL7Y5EIywJ2ssv1+5uU/W5LAnaIrWhPIIs6suFL0u7+cos7lWCD/Mo7ZAasR2QPtN/uepCjS"
+    "NwvNx/JhifbRHnLCyegX9DUZFHGKKJdxVd6LRP1DOFao5cTewNcnK+7X3dNQnxkfnt7jqMZ/LqmShtzATxXYzaUxMWeyv9PmyQiuq9KAuoXi3i0eCshNGTrC"
+    "Bfqv1ZDLLc19sB3vOfwj83jydv9R7xzHoBl73MQLMr7S4lfKsuR22LyEFdO8vyYvAbKE1ZKd6MihrnymmK0eS1uiyqAOZ75am75gW9ZVYNHs53EOa7Wuv5tn"
+    "2AWLpQNdk+zJG5X27GoItCnbfewEv+Hbc+aSwMXlHdZDGd60C4qHFRzb5kItK8Kou7qGVXuOzLLRe7ekoWkzFbV7+uazv4u71uC5/au/ui0x1Kgz0KVXCSWY"
+    "NL8D8F+JZzOUoqvfGRiPzEYhfOUGJejrrLjZs/HkaLlR0wjyDYF1zxgZgd8L1cA4c7nRW744t8nN1747iecsqLT9C0Iu1jBb6YFaYMPcw/Fg59Va06LP5ovr"
+    "dC9sROaS0sDowbQqM9fi2EHB0My7t3D0sjpv0nOUK8cFvGPXBMQc0CFeqegrl0DF"
+    ,
+    "Whn60UJUM9DX50x7rmmvM5MQEpYEuhYzbcn3SHkRtdP8UldpwNLjaY+uXYJ5kJGChY20nB6X7svUbHvbmg7XEaJ65zmtOZw+TS6hVBzTTqKlQZ8TgKJoidBh"
+    "IWxUK777twe+DVDvZtLycf293L0VGTfR6drUAU1L3NpejuK6ukJCUog+r7SNtcxiXLm4tSFiumuLmf31qq+St5a5PVVQYSNk/HRQN6fLy7U5Cqi1Rjd70XZ4"
+    "3zi6f+9lqMyBVkZIA9pPWR7BIxG3lra8cse1pNG1SJHJ0V8g7v79/jsZI4oTRyx7QsdaffYRF/wR14rHUVA9Q8Wz7nsoQyufQOX5UpT0BY7XweS5+0bY0hTB"
+    "Yd+bVNPZow/GUYA39D3MmZTVz8s3c3zOLTwowE2y4BEFdD8tlBe3KXxg/nw9+A+ZcOD7+9HO8bjNzt39UBku6VYntEKry0lml7XpuIIGJ9Kyiz9fcyYAiXsr"
+    "/KIAy+9UI4xB6rcKz3odHLlMcEtrt7s2GKjAiSYd3jQci3sh5+6Oe47b9PmYC6SsAz5N5Mm1VLRuUWGgiTZ3c4Y+Bl/zzEuAxUt3cPvO/u3FGOTxGFQROpOX"
+    "2eOjqlRRrUYYRjeUy6LMNy6JUNZslqDt+88xghetgW12qVGCRkVOt1K6gdWyD0xubH8GymAOdFeZ8f1H/5+NKhDBrn2ZOD7ExkKwOweKqE+MdWYeUcmjQ1G2"
+    "o5iNhnZ7/v7t/wQZ7pMn1FEX1THUt4lshKTP/lNzE9RSUsf7F+NciktY2/H/Fo3CjeKzuYmyR0V31lG/9V/IibcxvVHXhXeswIjH2rr1/Ui+/fDnQYZDZrtv"
+    "Q6Oy9TSz8yguOxV4zruUmNMAoT7lxDuugrru3v7d"
+    ,
+};
