@@ -1,7 +1,10 @@
 /* kernels.c - the kernels for CPUs by themselves, at the shapes of Stable Diffusion 1.5 at 512x512:
  *     build/bin/bench_kernels [THREADS] [REPEATS] [WORDS]
- * WORDS: only lines that contain them ("linear 8192"). MYSTI_CPU=avx2 (or plain) in the environment takes another
- * instruction set. Where bfloat16 is multiplied faster than floats, its kernels follow.
+ * WORDS: only lines that contain them ("linear 8192", "group norm, silu, 2 x 320" with what follows it). MYSTI_CPU=avx2
+ * (or plain) in the environment takes another instruction set. Where bfloat16 is multiplied faster than floats, its
+ * kernels follow.
+ *
+ * Weights come from memory, as in a step, which reads far more of them than a cache holds: each run has others.
  *
  * Prints, for the best of some runs, the time; what a direct computation would have done in it (GFLOPS); and the share
  * of the peak, measured right before, that the multiplications really done make (for Winograd's way that is a
@@ -28,40 +31,67 @@ static pthread_barrier_t barrier, inner; /* of all and the main thread; of all *
 
 /* One kernel with its arguments. */
 typedef struct work {
-    void (*run)(const struct work *w, int thread, int threads);
+    void (*run)(const struct work *w, int round, int thread, int threads);
     const cpu_kernels *kernels;
     const void *arguments;
     const cpu_conv_way *way;
     float *room;
 } work;
 
-static void run_conv(const work *w, int thread, int threads) {
+static int64_t bytes_of(int64_t rows, const cpu_matrix *m) {
+    return rows * (int64_t)m->row_bytes;
+}
+
+/* How often weights lie in memory. */
+static int64_t copies_of(int64_t bytes) {
+    enum { ENOUGH = 128 << 20 };
+    return ENOUGH / bytes + 1;
+}
+
+static cpu_matrix weights_of_round(const cpu_matrix *m, int64_t rows, int round) {
+    const int64_t bytes = bytes_of(rows, m);
+    cpu_matrix w = *m;
+    w.data = (const char *)m->data + round % copies_of(bytes) * bytes;
+    return w;
+}
+
+static void run_conv(const work *w, int round, int thread, int threads) {
+    cpu_conv c = *(const cpu_conv *)w->arguments;
+    c.weight = weights_of_round(&c.weight, c.oc, round);
     if (w->way->room) {
-        w->way->input(w->arguments, w->room, thread, threads);
+        w->way->input(&c, w->room, thread, threads);
         pthread_barrier_wait(&inner);
     }
-    w->way->output(w->arguments, w->room, thread, threads);
+    w->way->output(&c, w->room, thread, threads);
 }
-static void run_linear(const work *w, int thread, int threads) {
-    w->kernels->linear(w->arguments, thread, threads);
+static void run_linear(const work *w, int round, int thread, int threads) {
+    cpu_linear l = *(const cpu_linear *)w->arguments;
+    l.weight = weights_of_round(&l.weight, l.out, round);
+    w->kernels->linear(&l, thread, threads);
 }
-static void run_attention(const work *w, int thread, int threads) {
+static void run_attention(const work *w, int round, int thread, int threads) {
+    (void)round;
     w->kernels->attention(w->arguments, thread, threads);
 }
 
-static void run_group_norm(const work *w, int thread, int threads) {
+static void run_group_norm(const work *w, int round, int thread, int threads) {
+    (void)round;
     w->kernels->group_norm(w->arguments, thread, threads);
 }
-static void run_layer_norm(const work *w, int thread, int threads) {
+static void run_layer_norm(const work *w, int round, int thread, int threads) {
+    (void)round;
     w->kernels->layer_norm(w->arguments, thread, threads);
 }
-static void run_geglu(const work *w, int thread, int threads) {
+static void run_geglu(const work *w, int round, int thread, int threads) {
+    (void)round;
     w->kernels->geglu(w->arguments, thread, threads);
 }
-static void run_transpose(const work *w, int thread, int threads) {
+static void run_transpose(const work *w, int round, int thread, int threads) {
+    (void)round;
     w->kernels->transpose(w->arguments, thread, threads);
 }
-static void run_upsample(const work *w, int thread, int threads) {
+static void run_upsample(const work *w, int round, int thread, int threads) {
+    (void)round;
     w->kernels->upsample(w->arguments, thread, threads);
 }
 
@@ -78,7 +108,7 @@ static void *work_of(void *arg) {
     const worker *me = arg;
     for (int i = 0; i < repeats; i++) {
         pthread_barrier_wait(&barrier);
-        me->work->run(me->work, me->number, thread_count);
+        me->work->run(me->work, i, me->number, thread_count);
         pthread_barrier_wait(&barrier);
     }
     return NULL;
@@ -129,7 +159,6 @@ static double measure_peak(cpu_precision precision) {
 
 /* operations: of the direct way; share: how many of them are really done; precision: of what is multiplied. */
 static void report(const char *name, const work *w, double operations, double share, cpu_precision precision) {
-    if (!strstr(name, only)) return;
     const double peak = measure_peak(precision), seconds = time_of(w), gflops = operations / seconds / 1e9;
     printf("%-50s %9.2f ms %7.0f GFLOPS %5.0f %% of %.0f\n", name, seconds * 1e3, gflops, 100 * gflops * share / peak,
            peak);
@@ -138,7 +167,6 @@ static void report(const char *name, const work *w, double operations, double sh
 
 /* What only waits for memory. floats: read and written. */
 static void report_moved(const char *name, const work *w, int64_t floats) {
-    if (!strstr(name, only)) return;
     const double seconds = time_of(w);
     printf("%-50s %9.2f ms %7.1f GB/s\n", name, seconds * 1e3, 4e-9 * (double)floats / seconds);
     fflush(stdout);
@@ -158,8 +186,11 @@ static void halves_to_floats(const void *from, float *to, int64_t n) {
 }
 
 static cpu_matrix weights(int64_t rows, int64_t columns) {
-    uint16_t *w = mem_alloc((size_t)(rows * columns), sizeof *w);
+    const int64_t count = copies_of(rows * columns * (int64_t)sizeof(uint16_t)) * rows * columns;
+    uint16_t *w = mem_alloc((size_t)count, sizeof *w);
     for (int64_t i = 0; i < rows * columns; i++) w[i] = (uint16_t)(0x3c00 + i * 31 % 512); /* 0.008 .. 0.03 */
+    for (int64_t i = rows * columns; i < count; i += rows * columns)
+        memcpy(w + i, w, (size_t)(rows * columns) * sizeof *w);
     return (cpu_matrix){w, (size_t)columns * sizeof *w, sizeof *w, halves_to_floats};
 }
 
@@ -214,19 +245,23 @@ static void bench_doubled(const cpu_kernels *k, int n, int channels, int side) {
 }
 
 static void bench_linear(const cpu_kernels *k, int t, int in, int out) {
+    char name[96];
+    snprintf(name, sizeof name, "linear %d x %d -> %d", t, in, out);
+    if (!strstr(name, only)) return;
     cpu_linear l = {.x = numbers((int64_t)t * in),
                     .y = numbers((int64_t)t * out),
                     .weight = weights(out, in),
                     .t = t,
                     .in = in,
                     .out = out};
-    char name[96];
-    snprintf(name, sizeof name, "linear %d x %d -> %d", t, in, out);
     report(name, &(work){run_linear, k, &l, NULL, NULL}, 2.0 * t * in * out, 1, k->precision);
     free((void *)(uintptr_t)l.x), free(l.y), free((void *)(uintptr_t)l.weight.data);
 }
 
 static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int heads, int d) {
+    char name[96];
+    snprintf(name, sizeof name, "attention %d x %d queries, %d keys, %d x %d", n, tq, tk, heads, d);
+    if (!strstr(name, only)) return;
     const int64_t c = (int64_t)heads * d;
     cpu_attention a = {.q = numbers(n * tq * c),
                        .k = numbers(n * tk * c),
@@ -238,17 +273,17 @@ static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int hea
                        .heads = heads,
                        .d = d,
                        .scale = 1 / sqrtf((float)d)};
-    char name[96];
-    snprintf(name, sizeof name, "attention %d x %d queries, %d keys, %d x %d", n, tq, tk, heads, d);
     report(name, &(work){run_attention, k, &a, NULL, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1, k->precision);
     free((void *)(uintptr_t)a.q), free((void *)(uintptr_t)a.k), free((void *)(uintptr_t)a.v), free(a.y);
 }
 
 /* What lies between the products, on pictures [n, c, side, side] and sequences of as many numbers. */
 static void bench_between(const cpu_kernels *k, int n, int c, int side) {
+    char name[96];
+    snprintf(name, sizeof name, "group norm, silu, %d x %d, %dx%d", n, c, side, side);
+    if (!strstr(name, only)) return;
     const int64_t plane = (int64_t)side * side, count = n * c * plane;
     float *x = numbers(2 * count), *y = numbers(count), *scale = numbers(c);
-    char name[96];
     const cpu_group_norm group = {.x = x,
                                   .weight = scale,
                                   .bias = scale,
@@ -259,7 +294,6 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
                                   .groups = 32,
                                   .eps = 1e-5f,
                                   .silu = true};
-    snprintf(name, sizeof name, "group norm, silu, %d x %d, %dx%d", n, c, side, side);
     report_moved(name, &(work){run_group_norm, k, &group, NULL, NULL}, 2 * count);
     const cpu_layer_norm layer = {
         .x = x, .weight = scale, .bias = scale, .y = y, .rows = n * plane, .width = c, .eps = 1e-5f};
@@ -280,6 +314,7 @@ static void bench_all(const cpu_kernels *k) {
     bench_conv(k, 2, 640, 640, 32, 3, 1);
     bench_conv(k, 2, 1280, 1280, 16, 3, 1);
     bench_conv(k, 2, 1280, 1280, 8, 3, 1);
+    bench_conv(k, 2, 1280, 1280, 4, 3, 1);
     bench_conv(k, 2, 320, 320, 64, 3, 2);
     bench_conv(k, 2, 640, 320, 64, 1, 1);
     bench_conv(k, 1, 512, 512, 128, 3, 1);
@@ -293,6 +328,7 @@ static void bench_all(const cpu_kernels *k) {
     bench_linear(k, 8192, 1280, 320);
     bench_linear(k, 2048, 640, 5120);
     bench_linear(k, 512, 5120, 1280);
+    bench_linear(k, 128, 1280, 1280);
     bench_linear(k, 154, 768, 320);
     bench_attention(k, 2, 4096, 4096, 8, 40);
     bench_attention(k, 2, 1024, 1024, 8, 80);

@@ -210,6 +210,8 @@ static void direct_of(const cpu_kernels *k) {
         {1, 7, 5, 13, 12, 5, 1, 2, true, false, false},   {2, 33, 20, 12, 10, 1, 1, 0, false, false, false},
         {1, 1300, 3, 3, 5, 1, 1, 0, true, false, true},   {3, 3, 5, 1, 1, 3, 1, 1, true, false, false},
         {1, 2, 130, 70, 90, 3, 1, 1, false, false, true}, {1, 6, 3, 15, 14, 11, 1, 5, true, false, false},
+        {2, 150, 70, 8, 8, 3, 1, 1, true, true, false},   {2, 33, 70, 16, 18, 3, 2, 1, true, false, true},
+        {1, 5, 9, 21, 18, 3, 2, 0, true, false, false},   {1, 3, 20, 28, 28, 7, 7, 0, false, false, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) check_conv(k, &cases[i], &k->conv_direct, "direct");
     for (int i = 0; i < 8; i++) {
@@ -217,6 +219,12 @@ static void direct_of(const cpu_kernels *k) {
         const conv_case any = {1 + below(3), 1 + below(90), 1 + below(90), 1 + below(12), 1 + below(30), 2 * pad + 1, 1,
                                pad,          true,          below(2) == 1, below(2) == 1};
         check_conv(k, &any, &k->conv_direct, "direct");
+        const int kernel = 1 + below(4);
+        const conv_case other = {
+            1 + below(3),  1 + below(90), 1 + below(90), kernel + below(12), kernel + below(30), kernel, 1 + below(3),
+            below(kernel), true,          false,         below(2) == 1};
+        check_conv(k, &other, &k->conv_direct, "direct");
+        check_conv(k, &other, &k->conv, "conv");
     }
 }
 

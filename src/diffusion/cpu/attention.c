@@ -98,12 +98,7 @@ static void weigh(const head *h, running *r, int64_t row, int64_t vectors) {
 
 /* By itself: among all the rest, compilers keep a sum in memory. columns: that are wanted. */
 static __attribute__((noinline)) void product(block p, int64_t rows, int64_t columns) {
-    if (columns <= LANES)
-        multiply_all(p, rows, 1, CELLS);
-    else if (columns <= 2 * LANES)
-        multiply_all(p, rows, 2, CELLS);
-    else
-        multiply_all(p, rows, VECS, CELLS);
+    multiply_columns(p, rows, columns, CELLS);
 }
 
 /* Keys of at most PANELS panels. */

@@ -20,18 +20,7 @@ static void gather(const piece *p, const float *plane, int64_t ky, int64_t kx, f
     for (int64_t i = 0; i < p->pixels;) {
         const int64_t oy = (p->pixel + i) / c->ow, ox = (p->pixel + i) % c->ow, left = p->pixels - i;
         const int64_t count = c->ow - ox < left ? c->ow - ox : left;
-        const int64_t y = oy * c->stride + ky - c->pad, x = ox * c->stride + kx - c->pad;
-        const float *row = plane + y * c->w;
-        if (y < 0 || y >= c->h) {
-            memset(to + i, 0, (size_t)count * sizeof *to);
-        } else if (c->stride == 1 && x >= 0 && x + count <= c->w) {
-            memcpy(to + i, row + x, (size_t)count * sizeof *to);
-        } else {
-            for (int64_t k = 0; k < count; k++) {
-                const int64_t at = x + k * c->stride;
-                to[i + k] = at >= 0 && at < c->w ? row[at] : 0;
-            }
-        }
+        copy_under(c, plane, oy * c->stride + ky - c->pad, ox * c->stride + kx - c->pad, count, to + i);
         i += count;
     }
     if (p->pixels < COLUMNS) memset(to + p->pixels, 0, (size_t)(COLUMNS - p->pixels) * sizeof *to);

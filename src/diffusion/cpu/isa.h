@@ -319,14 +319,21 @@ ALWAYS_INLINE void multiply_all(block p, int64_t rows, const int vecs, const ope
     multiply_some(&p, rows, vecs, kind);
 }
 
+/* Only as many whole vectors as `columns` columns need. */
+ALWAYS_INLINE void multiply_columns(block p, int64_t rows, int64_t columns, const operands kind) {
+    if (columns <= LANES)
+        multiply_all(p, rows, 1, kind);
+    else if (columns <= 2 * LANES)
+        multiply_all(p, rows, 2, kind);
+    else
+        multiply_all(p, rows, VECS, kind);
+}
+
 static inline void multiply_rows(block p, int64_t rows) {
     multiply_all(p, rows, VECS, FLOATS);
 }
 static inline void multiply_cell_rows(block p, int64_t rows) {
     multiply_all(p, rows, VECS, CELLS);
-}
-static inline void multiply_placed_rows(block p, int64_t rows) {
-    multiply_all(p, rows, VECS, PLACED_CELLS);
 }
 
 #endif

@@ -13,6 +13,25 @@ static inline void fetch_ahead(const void *from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const char *)from + i, 0, 2);
 }
 
+/* `count` numbers of a picture's row y, from column x on and c->stride apart; 0 outside of the picture. */
+static inline void copy_under(const cpu_conv *c, const float *plane, int64_t y, int64_t x, int64_t count, float *to) {
+    int64_t i = 0, end = 0; /* what lies inside */
+    if (y >= 0 && y < c->h && x < c->w) {
+        if (x < 0) i = (c->stride - 1 - x) / c->stride;
+        end = (c->w - 1 - x) / c->stride + 1;
+    }
+    if (end > count) end = count;
+    if (i > end) i = end;
+    memset(to, 0, (size_t)i * sizeof *to);
+    memset(to + end, 0, (size_t)(count - end) * sizeof *to);
+    if (i == end) return;
+    const float *from = plane + y * c->w + x;
+    if (c->stride == 1)
+        memcpy(to + i, from + i, (size_t)(end - i) * sizeof *to);
+    else
+        for (; i < end; i++) to[i] = from[i * c->stride];
+}
+
 /* Memory for a kernel, from the first cache line on. Without memory it aborts, as base does: it is a megabyte or so. */
 typedef struct cpu_room {
     void *memory;

@@ -90,11 +90,19 @@ static bool suits_winograd(const cpu_conv *c) {
            c->n * ((c->h + 3) / 4) * ((c->w + 3) / 4) >= FEWEST_TILES;
 }
 
+/* Small kernels, and room for a picture copied under each of their places where that is needed. */
+static bool suits_direct(const cpu_conv *c) {
+    enum { LARGEST = 11 * 11, MOST_COPIED = 16 << 20 }; /* numbers */
+    const bool is_kept = c->stride == 1 && c->oh == c->h && c->ow == c->w;
+    const int64_t taps = c->kh * c->kw;
+    return taps <= LARGEST && (is_kept || taps * c->n * c->ic * c->oh * c->ow <= MOST_COPIED);
+}
+
 /* A chosen way for each shape. */
 static const cpu_conv_way *way_of(const cpu_kernels *k, const cpu_conv *c) {
     if (c->doubled) return &k->conv_direct;
-    if (c->stride != 1 || c->kh != c->kw || c->kh != 2 * c->pad + 1) return &k->conv;
-    return k->precision == CPU_F32 && suits_winograd(c) ? &k->conv_winograd : &k->conv_direct;
+    if (k->precision == CPU_F32 && suits_winograd(c)) return &k->conv_winograd;
+    return suits_direct(c) ? &k->conv_direct : &k->conv;
 }
 
 static void compute_conv(struct ggml_tensor *dst, int ith, int nth, void *params) {
