@@ -285,10 +285,8 @@ static void do_read(db_conn *c, void *arg) {
 /* ---- finding the model ------------------------------------------------------------------------------------------ */
 
 static bool is_image_model(const model_entry *m, err *e) {
-    if (!str_eq(m->type, "image") && !str_eq(m->type, "diffusion_model"))
-        return err_set(e, ERR_UNSUPPORTED, "model: '%.80s' is not an image model but of type %s", m->id, m->type);
-    return m->supported ||
-           err_set(e, ERR_UNSUPPORTED, "model: '%.80s': %s", m->id, m->reason ? m->reason : "unsupported");
+    const bool fits = str_eq(m->type, "image") || str_eq(m->type, "diffusion_model");
+    return models_check(m, fits, "an image model", e) || err_wrap(e, "model");
 }
 
 static void on_submitted(void *ctx, const err *why, const job *j) {
@@ -311,10 +309,7 @@ static bool choose_refiner(request *r, err *e) {
     err why = {0};
     const model_entry *m = models_find(r->a->models, r->params.refiner, &why);
     if (!m) return err_set(e, (err_code)why.code, "refiner: %s (GET /v1/models lists them)", why.msg);
-    if (!str_eq(m->type, "image"))
-        return err_set(e, ERR_UNSUPPORTED, "refiner: '%.80s' is not a whole checkpoint but of type %s", m->id, m->type);
-    if (!m->supported)
-        return err_set(e, ERR_UNSUPPORTED, "refiner: '%.80s': %s", m->id, m->reason ? m->reason : "unsupported");
+    if (!models_check(m, str_eq(m->type, "image"), "a whole checkpoint", e)) return err_wrap(e, "refiner");
     str_set(&r->params.refiner, m->id);
     return true;
 }

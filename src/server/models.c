@@ -572,6 +572,17 @@ const model_entry *models_find(const models *m, const char *name, err *e) {
     return find_among(m, NULL, name, e);
 }
 
+bool models_check(const model_entry *entry, bool fits, const char *what, err *e) {
+    const bool is_unread = str_eq(entry->type, type_names[MODEL_UNKNOWN]) && entry->reason;
+    if (!fits && !is_unread)
+        return err_set(e, ERR_UNSUPPORTED, "'%.80s' is not %s but of type %s", entry->id, what, entry->type);
+    if (entry->supported) return true;
+    const char *slash = strrchr(entry->id, '/'), *name = slash ? slash + 1 : entry->id;
+    const char *reason = entry->reason ? entry->reason : "not supported";
+    if (strstr(reason, name)) return err_set(e, ERR_UNSUPPORTED, "%s", reason); /* it says of which file */
+    return err_set(e, ERR_UNSUPPORTED, "'%.80s': %s", entry->id, reason);
+}
+
 const model_entry *models_find_of(const models *m, const char *type, const char *name, err *e) {
     return find_among(m, type, name, e);
 }

@@ -49,6 +49,10 @@ const model_entry *models_at(const models *m, size_t i); /* by id; those of mode
  * the nearest, ERR_CONFLICT when several fit. Valid until the next change. */
 const model_entry *models_find(const models *m, const char *name, err *e);
 
+/* ERR_UNSUPPORTED unless the entry can be used and `fits`, is `what` ("an image model"): with the file's own reason, or
+ * what it is instead. */
+bool models_check(const model_entry *entry, bool fits, const char *what, err *e);
+
 /* The same among those of one type. */
 const model_entry *models_find_of(const models *m, const char *type, const char *name, err *e);
 

@@ -98,19 +98,11 @@ static bool write_image_body(app *a, const model_entry *m, const json_in *body, 
 }
 
 static bool is_image_model(const model_entry *m, err *e) {
-    if (!str_eq(m->type, "image") && !is_diffusion_only(m))
-        return err_set(e, ERR_UNSUPPORTED, "'%.100s' is not an image model but of type %s", m->id, m->type);
-    if (!m->supported)
-        return err_set(e, ERR_UNSUPPORTED, "'%.80s': %s", m->id, m->reason ? m->reason : "not supported");
-    return true;
+    return models_check(m, str_eq(m->type, "image") || is_diffusion_only(m), "an image model", e);
 }
 
 static bool is_text_model(const model_entry *m, err *e) {
-    if (!str_eq(m->type, "llm"))
-        return err_set(e, ERR_UNSUPPORTED, "'%.100s' is not a text model but of type %s", m->id, m->type);
-    if (!m->supported)
-        return err_set(e, ERR_UNSUPPORTED, "'%.80s': %s", m->id, m->reason ? m->reason : "not supported");
-    return true;
+    return models_check(m, str_eq(m->type, "llm"), "a text model", e);
 }
 
 void routes_load_image(app *a, const model_entry *m, const json_in *body, worker_load_fn *fn, void *ctx) {

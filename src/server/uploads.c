@@ -103,6 +103,11 @@ static bool is_image_name(const char *s) {
 }
 
 char *uploads_take(const uploads *u, const char *text, err *e) {
+    if (str_starts(text, "http://") || str_starts(text, "https://")) {
+        err_set(e, ERR_INVALID,
+                "pictures are not fetched from elsewhere: send base64, a data URL or the name of a picture here");
+        return NULL;
+    }
     if (!str_starts(text, PREFIX) && !is_image_name(text)) return take_base64(u, text, e);
     /* A page may send the URL under which it shows the picture. */
     if (str_starts(text, "/outputs/")) text += strlen("/outputs/");

@@ -109,7 +109,10 @@ test('models: load and its refusals leave the loaded one', async () => {
   await refused(404, 'POST', load, { model_id: '../../etc/passwd' }, { code: 'model_not_found' })
   await refused(404, 'POST', load, { model_id: IMAGE, vae: 'nobody' }, { param: 'vae', code: 'model_not_found' })
   await refused(422, 'POST', load, { model_id: LLM }, { param: 'model_id', message: /not an image model/ })
-  await refused(422, 'POST', load, { model_id: 'broken.safetensors' }, { param: 'model_id' })
+  const { reason } = await s.get('/v1/models/broken.safetensors') // of a file that cannot be read: told whoever asks for it
+  for (const [path, body, param] of [[load, { model_id: 'broken.safetensors' }, 'model_id'], ['/v1/images/generations', { ...small, model: 'broken.safetensors' }, 'model'],
+    ['/v1/images/generations', { ...small, refiner: 'broken.safetensors' }, 'refiner']])
+    assert.ok((await refused(param === 'refiner' ? 400 : 422, 'POST', path, body, { param })).error.message.endsWith(reason), param)
   await refused(422, 'POST', load, { model_id: IMAGE, vae: LLM })
   assert.ok((await s.get(`/v1/models/${IMAGE}`)).active)
   await make()
@@ -249,6 +252,7 @@ test('uploads: whatever is in them, a clear refusal and a worker that stands', a
       assert.ok(JSON.parse(text).error.message, what)
     }
   }
+  await refused(400, 'POST', '/v1/images/edits', { ...small, image: 'https://example.com/a.png' }, { param: 'image', message: /not fetched from elsewhere: send base64/ })
   for (const init_image of ['data:image/png;base64', 'data:,x', '../../etc/passwd.png', '/outputs/../data/x.png', '/etc/hostname.png', 'upload:../x.png'])
     await refused(400, 'POST', '/v1/images/generations', { ...small, init_image }, { param: 'init_image' }).catch((e) => { if (!/404/.test(e.message)) throw e })
   await refused(400, 'POST', '/v1/images/inspect', {}, { param: 'image' })

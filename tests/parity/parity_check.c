@@ -42,7 +42,7 @@ typedef struct test {
     bool ok;
 } test;
 
-static void die(const char *what, const err *e) {
+static _Noreturn void die(const char *what, const err *e) {
     fprintf(stderr, "parity: %s: %s\n", what, e ? e->msg : "failed");
     exit(2);
 }
