@@ -8,14 +8,15 @@
 
 /* In cells. The filling keeps rows from falling together in the cache. */
 enum { DEPTH = 512, FILLING = 16, PANELS = 4 * DEPTH * COLUMNS };
-enum { ROWS_AHEAD = 8 }; /* of weights */
+enum { ROWS_AHEAD = 8 };                                /* of weights */
+enum { LINES = LANES > ROWS ? (int)LANES : (int)ROWS }; /* of weights, then of x */
 
 /* What a thread does at a time: rows t ... of x, outputs out ... */
 typedef struct part {
     const cpu_linear *p;
     int64_t t, count, out, blocks;
     int64_t row, panel; /* floats in each of: */
-    float *lines;       /* [LANES][at most DEPTH + FILLING] */
+    float *lines;       /* [LINES][at most DEPTH + FILLING] */
     float *panels;      /* [blocks][at most DEPTH][COLUMNS] */
 } part;
 
@@ -132,7 +133,7 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
     const int64_t cells = cells_of(p->in), depth = cells < DEPTH ? cells : DEPTH;
     const division d = divide(p, depth, threads);
     const int64_t row = depth + FILLING, panel = depth * COLUMNS, most = (d.blocks + d.groups - 1) / d.groups;
-    cpu_room room = cpu_room_open(LANES * row + most * panel);
+    cpu_room room = cpu_room_open(LINES * row + most * panel);
     row_reader rows = row_reader_open(&p->weight, 1, p->in);
     int64_t first;
     const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first);
@@ -141,7 +142,7 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
         s.row = row;
         s.panel = panel;
         s.lines = room.floats;
-        s.panels = room.floats + LANES * row;
+        s.panels = room.floats + LINES * row;
         linear_part(&s, &rows);
     }
     row_reader_close(&rows);
