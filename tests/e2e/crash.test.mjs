@@ -12,11 +12,13 @@ const MODEL = 'tiny-sd1-f16.safetensors', LLM = 'tiny-llm-f16.gguf'
 const quick = { prompt: 'a red cube', width: 64, height: 64, steps: 2, seed: 1 }
 const slow = { prompt: 'a red cube on a table', width: 128, height: 128, steps: 80, seed: 42 }
 const endless = { ...slow, steps: 200 }
+/** Threads that wait for each other make no headway where others have the processors. */
+const start = (more = {}) => Studio.start({ ...more, args: ['--threads', '1', '--llm-threads', '1', ...(more.args ?? [])] })
 const talk = { messages: [{ role: 'user', content: 'tell me a story' }], max_tokens: 600, ignore_eos: true, stream: true }
 
 let s
 before(async () => {
-  s = await Studio.start()
+  s = await start()
   await s.loadImageModel()
   await s.loadLlm()
 })
@@ -302,7 +304,7 @@ test('five deaths lead to safe mode, which says why; retry and another model lea
 })
 
 test('safe mode while a job waits for its model: it waits on, and a retry finishes it', async () => {
-  const a = await Studio.start({ args: ['--sd-idle-timeout', '1'] })
+  const a = await start({ args: ['--sd-idle-timeout', '1'] })
   try {
     await a.loadImageModel()
     await until('the model is unloaded for idleness', async () => !(await a.health()).workers.sd.loaded)
@@ -361,7 +363,7 @@ test('the port of a dead worker is taken by another program: the log says so, an
 // ---- the server ---------------------------------------------------------------------------------------------------
 
 test('the server killed with a full queue: every job ends once, every picture is in the history once', async () => {
-  let a = await Studio.start()
+  let a = await start()
   try {
     await a.loadImageModel()
     await a.loadLlm()
@@ -374,7 +376,7 @@ test('the server killed with a full queue: every job ends once, every picture is
     await a.exited
     const half = ['outputs/x.png.tmp-1', 'outputs/.thumbs/x.webp.tmp-1', 'data/checkpoints/j-1.ckpt.tmp-1', 'data/uploads/x.png.tmp-1'].map((f) => join(a.dir, f))
     for (const f of half) writeFileSync(f, 'half a file')
-    a = await Studio.start({ dir: a.dir, port: a.port }) // at once: the old workers may still hold their ports
+    a = await start({ dir: a.dir, port: a.port }) // at once: the old workers may still hold their ports
     assert.ok(!pids.some(isAlive), 'no orphans')
     for (const j of jobs) {
       const end = await a.jobEnd(j.id)
@@ -390,20 +392,20 @@ test('the server killed with a full queue: every job ends once, every picture is
     assert.equal((await a.health()).workers.llm.model, LLM)
     await a.stop()
     assert.deepEqual(a.exit, { code: 0, signal: null })
-    a = await Studio.start({ dir: a.dir, port: a.port, args: ['--no-restore'] })
+    a = await start({ dir: a.dir, port: a.port, args: ['--no-restore'] })
     const w = (await a.health()).workers
     assert.deepEqual([w.sd.model, w.llm.model], [null, null])
   } finally { await a.cleanup() }
 })
 
 test('SIGTERM in every phase: exit code 0, and the work goes on at the next start', async () => {
-  let a = await Studio.start({ wait: false })
+  let a = await start({ wait: false })
   try {
     await until('the doors are open', () => a.health().catch(() => null))
     await a.stop()
     assert.deepEqual(a.exit, { code: 0, signal: null }, 'starting')
     for (const phase of ['sampling', 'streaming', 'crashing']) {
-      a = await Studio.start({ dir: a.dir, port: a.port })
+      a = await start({ dir: a.dir, port: a.port })
       if (phase === 'sampling') await a.loadImageModel()
       const job = await submit(a, { ...slow, steps: 60 })
       await until('sampling', async () => await stepOf(a, job.id) >= 1)
@@ -418,19 +420,19 @@ test('SIGTERM in every phase: exit code 0, and the work goes on at the next star
       assert.deepEqual(a.exit, { code: 0, signal: null }, phase)
       assert.ok(!pids.some(isAlive), 'no orphans')
     }
-    a = await Studio.start({ dir: a.dir, port: a.port })
+    a = await start({ dir: a.dir, port: a.port })
     const { data } = await a.get('/v1/jobs')
     for (const j of data) assert.equal((await a.jobEnd(j.id)).status, 'done')
   } finally { await a.cleanup() }
 })
 
 test('a database that is damaged is moved aside, and the server runs', async () => {
-  let a = await Studio.start()
+  let a = await start()
   try {
     await a.stop()
     for (const f of ['mysti.db-wal', 'mysti.db-shm']) rmSync(join(a.dir, 'data', f), { force: true })
     writeFileSync(join(a.dir, 'data/mysti.db'), 'this is not a database '.repeat(1000))
-    a = await Studio.start({ dir: a.dir, port: a.port })
+    a = await start({ dir: a.dir, port: a.port })
     assert.ok(readdirSync(join(a.dir, 'data')).some((f) => f.startsWith('mysti.db.corrupt-')))
     await a.loadImageModel()
     await prove(a, 'sd')
@@ -441,7 +443,7 @@ test('a database that is damaged is moved aside, and the server runs', async () 
 test('no room for pictures, and then none for the database: clear errors, and both recover', async (t) => {
   const limit = (pid, bytes) => execFileSync('prlimit', ['--pid', String(pid), `--fsize=${bytes}:unlimited`])
   try { execFileSync('prlimit', ['--version']) } catch { t.skip('there is no prlimit here'); return }
-  let a = await Studio.start()
+  let a = await start()
   try {
     await a.loadImageModel()
     const sd = await a.pid('sd')
@@ -465,7 +467,7 @@ test('no room for pictures, and then none for the database: clear errors, and bo
     await a.logged(/Saved SD model state/, from)
     a.process.kill('SIGKILL')
     await a.exited
-    a = await Studio.start({ dir: a.dir, port: a.port })
+    a = await start({ dir: a.dir, port: a.port })
     assert.equal((await a.health()).workers.sd.model, other, 'the choice was saved when there was room')
   } finally { await a.cleanup() }
 })
@@ -473,7 +475,7 @@ test('no room for pictures, and then none for the database: clear errors, and bo
 test('no room in the database for a picture that is made: its job is done for nobody before it is listed, a killed server enters it', async (t) => {
   const limit = (pid, bytes) => execFileSync('prlimit', ['--pid', String(pid), `--fsize=${bytes}:unlimited`])
   try { execFileSync('prlimit', ['--version']) } catch { t.skip('there is no prlimit here'); return }
-  let a = await Studio.start()
+  let a = await start()
   try {
     await a.loadImageModel()
     const batch = { ...quick, steps: 60, n: 2 }
@@ -508,7 +510,7 @@ test('no room in the database for a picture that is made: its job is done for no
     const before = statSync(join(a.dir, 'outputs', made[0])).mtimeMs
     a.process.kill('SIGKILL')
     await a.exited
-    a = await Studio.start({ dir: a.dir, port: a.port })
+    a = await start({ dir: a.dir, port: a.port })
     const after = await a.jobEnd(waiting.id)
     assert.deepEqual([after.status, after.results.length], ['done', 2])
     assert.deepEqual((await pictures(a, after)).map((b, i) => b.equals(reference[i])), [true, true])
@@ -522,7 +524,7 @@ test('no room in the database for a picture that is made: its job is done for no
 test('a full disk: jobs that run go on, a killed worker and a killed server lose nothing, text is not concerned', async (t) => {
   const disk = await SmallDisk.mount(16).catch((e) => t.skip(`no small disk can be mounted here: ${e.message}`))
   if (!disk) return
-  let a = await Studio.start({ disk })
+  let a = await start({ disk })
   try {
     await a.loadImageModel()
     await a.loadLlm()
@@ -546,7 +548,7 @@ test('a full disk: jobs that run go on, a killed worker and a killed server lose
     disk.fill()
     a.process.kill('SIGKILL')
     await a.exited
-    a = await Studio.start({ dir: a.dir, port: a.port, disk, wait: false })
+    a = await start({ dir: a.dir, port: a.port, disk, wait: false })
     await until('it answers on a full disk as well', () => a.health().catch(() => null))
     disk.makeRoom()
     for (const j of [late, next]) assert.equal((await a.jobEnd(j.id)).status, 'done')

@@ -11,7 +11,7 @@ const talk = { model: SLOW, messages: say('tell me a story'), max_tokens: 60, ig
 
 let s
 before(async () => {
-  s = await Studio.start()
+  s = await Studio.start({ args: ['--llm-threads', '1'] }) // threads that wait for each other are slow where others have the processors
   await s.loadLlm(SLOW)
 })
 after(() => s.cleanup())
