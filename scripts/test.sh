@@ -27,10 +27,11 @@ npm_install tests/e2e build/npm_e2e.log
 failed=0
 say "fuzz targets, a few seconds each"
 ctest --test-dir build/fuzz -j "$JOBS" -R '^fuzz_' --output-on-failure || failed=1
+lanes=$((JOBS + 1)) # for tests that wait: for a retry, for a heartbeat that stays away
 say "unit tests under ASAN + UBSAN (fresh parity tests and test_small_device, which would take minutes here, come below, with the programs as shipped)"
-ctest --test-dir build/debug -j "$JOBS" -LE 'e2e|web' -E '_fresh$|^test_small_device$' --output-on-failure || failed=1
+ctest --test-dir build/debug -j "$lanes" -LE 'e2e|web' -E '_fresh$|^test_small_device$' --output-on-failure || failed=1
 say "unit and parity tests"
-ctest --test-dir build -j "$JOBS" -LE 'e2e|web' --output-on-failure || failed=1
+ctest --test-dir build -j "$lanes" -LE 'e2e|web' --output-on-failure || failed=1
 # They start real processes and a browser and share the machine with each other and whatever else runs there: one that
 # fails is run once more, and both runs are in the output.
 say "end-to-end and browser tests"
