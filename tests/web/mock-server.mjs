@@ -495,10 +495,10 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     memory();
     return {};
   }
-  async function enhance(res, body) {
+  async function stream(res, text) {
     if (!workers.llm.model) throw new ApiFailure(503, 'model_not_loaded', 'no language model is loaded');
     res.writeHead(200, { 'Content-Type': 'text/event-stream' });
-    for (const piece of (body.prompt + WAND).match(/\s?\S+/g)) {
+    for (const piece of text.match(/\s?\S+/g)) {
       await wait(mock.tokenMs);
       while (workers.llm.state !== 'ready') await wait(20);
       if (res.destroyed) return;
@@ -616,7 +616,9 @@ export function makeMock({ stepMs = 90, tokenMs = 45, pictures = 60, key = null,
     if (path === '/v1/events') return events(req, res, url);
     if (path.startsWith('/outputs/')) return output(res, path.slice(9));
     if (path.startsWith('/v1/uploads/')) return upload(res, path.slice(12));
-    if (path === '/v1/prompt/enhance') return enhance(res, await body(req));
+    if (path === '/v1/prompt/enhance') return stream(res, (await body(req)).prompt + WAND);
+    if (path === '/v1/chat/completions')
+      return stream(res, `You said: ${(await body(req)).messages.at(-1).content}${WAND}`);
     let m;
     if ((m = /^\/v1\/jobs\/([^/]+)\/cancel$/.exec(path))) return json(res, 200, cancel(m[1]));
     if ((m = /^\/v1\/workers\/(sd|llm)\/retry$/.exec(path))) return (void revive(m[1], 500), json(res, 200, {}));

@@ -211,6 +211,37 @@ describe('the magic wand', () => {
     clean(page);
   });
 
+  it('has a chat beside it, whose answers stop, stay, and become prompts', async () => {
+    const page = await open({ path: '/chat' });
+    const message = page.getByLabel('Message', { exact: true });
+    const answers = page.getByRole('article', { name: 'The model' });
+    const send = page.getByRole('button', { name: 'Send' });
+    speed({ tokenMs: 250 });
+    await message.fill('a red circle');
+    await message.press('Enter');
+    await answers.first().waitFor();
+    assert.equal(await message.inputValue(), '');
+    await message.press('Escape');
+    await send.waitFor();
+    await message.fill('and a blue one');
+    await send.click();
+    await answers.nth(1).waitFor();
+    await page.getByRole('button', { name: 'Stop', exact: true }).click();
+    await send.waitFor();
+    const said = await answers.nth(1).locator('p').textContent();
+    assert.deepEqual(await accessibility(page), []);
+    await shot(page, 'chat');
+    await page.reload();
+    assert.equal(await answers.nth(1).locator('p').textContent(), said);
+    await page.getByRole('button', { name: 'Use as prompt' }).last().click();
+    const words = (text) => text.trim().split(/\s+/);
+    assert.deepEqual(words(await ui(page).prompt.inputValue()), words(said));
+    await page.keyboard.press('Alt+4');
+    await page.getByRole('button', { name: 'New chat' }).click();
+    assert.equal(await answers.count(), 0);
+    clean(page);
+  });
+
   it('says when no language model is loaded, and loads one on the spot', async () => {
     const page = await open();
     const active = (await call('GET', '/v1/models')).data.find((m) => m.type === 'llm' && m.active);

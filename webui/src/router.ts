@@ -12,6 +12,7 @@ export const router = createRouter({
       meta: { title: 'Gallery' },
     },
     { path: '/models', name: 'models', component: () => import('./views/ModelsView.vue'), meta: { title: 'Models' } },
+    { path: '/chat', name: 'chat', component: () => import('./views/ChatView.vue'), meta: { title: 'Chat' } },
     { path: '/:rest(.*)*', redirect: '/' },
   ],
 });

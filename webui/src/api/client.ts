@@ -1,5 +1,6 @@
 // The one module that talks to the server. Stores call it; components never do.
 import type {
+  ChatMessage,
   Crash,
   Health,
   ImageComponents,
@@ -143,6 +144,9 @@ export const api = {
   inspect: (image: string) => call<Inspection>('POST', '/v1/images/inspect', { image }),
 
   enhance: (prompt: string, signal: AbortSignal) => streamText('/v1/prompt/enhance', { prompt, stream: true }, signal),
+
+  chat: (messages: ChatMessage[], signal: AbortSignal) =>
+    streamText('/v1/chat/completions', { messages, stream: true }, signal),
 
   settings: () => call<Settings>('GET', '/v1/settings'),
   saveSettings: (settings: Settings) => call<unknown>('PUT', '/v1/settings', settings),

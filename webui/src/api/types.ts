@@ -253,6 +253,10 @@ export interface Alert {
   job: string | null;
   at_ms: number;
 }
+export interface ChatMessage {
+  role: 'user' | 'assistant';
+  content: string;
+}
 /** A worker's death. */
 export interface Crash {
   id: number;
