@@ -56,7 +56,8 @@ typedef struct cli {
     diffusion_control control;
     diffusion_lora loras[LORA_TAGS_MAX]; /* of the prompt's tags; paths and names are owned, here and below */
     diffusion_embedding embeddings[DIFFUSION_EMBEDDINGS_MAX]; /* all in the folder */
-    int64_t phase_ms;                                         /* when the phase began */
+    int64_t phase_ms, first_step_ms;                          /* when the phase began, when its first step was done */
+    double later_step_s;                                      /* mean of the steps after the first; 0: none */
     diffusion_phase phase;
     bool in_phase;
 } cli;
@@ -370,16 +371,31 @@ static double seconds_since(int64_t start_ms) {
     return (double)(clock_mono_ms() - start_ms) / 1000;
 }
 
+static void print_phase(const cli *c) {
+    fprintf(stderr, "\r%-9s %8.2f s", diffusion_phase_name(c->phase), seconds_since(c->phase_ms));
+    if (c->later_step_s > 0) fprintf(stderr, ", %.2f s each step after the first", c->later_step_s);
+    fputc('\n', stderr);
+}
+
+/* The first step is left out: it brings weights into memory. */
+static void note_step(cli *c, int step) {
+    if (step == 1) c->first_step_ms = clock_mono_ms();
+    if (step > 1) c->later_step_s = seconds_since(c->first_step_ms) / (step - 1);
+}
+
 /* One line per phase with its time; sampling counts its steps in place. */
 static void on_progress(void *ctx, const diffusion_progress *p) {
     cli *c = ctx;
-    if (c->in_phase && p->phase != c->phase) {
-        fprintf(stderr, "\r%-9s %8.2f s\n", diffusion_phase_name(c->phase), seconds_since(c->phase_ms));
+    if (c->in_phase && p->phase != c->phase) print_phase(c);
+    if (!c->in_phase || p->phase != c->phase) {
+        c->phase_ms = clock_mono_ms();
+        c->later_step_s = 0;
     }
-    if (!c->in_phase || p->phase != c->phase) c->phase_ms = clock_mono_ms();
     c->phase = p->phase;
     c->in_phase = true;
-    if (p->phase == DIFFUSION_SAMPLING) fprintf(stderr, "\rsampling  %d/%d", p->step, p->steps);
+    if (p->phase != DIFFUSION_SAMPLING) return;
+    note_step(c, p->step);
+    fprintf(stderr, "\rsampling  %d/%d", p->step, p->steps);
 }
 
 static bool on_picture(void *ctx, int index, uint64_t seed, const image *picture, err *e) {
@@ -467,7 +483,7 @@ static bool run(cli *c, err *e) {
     if (ok && c->init) c->params.init = &init;
     if (ok && c->mask) c->params.inpaint.mask = &mask;
     ok = ok && diffusion_generate(d, &c->params, &events, NULL, e);
-    if (ok) fprintf(stderr, "%-9s %8.2f s\n", diffusion_phase_name(c->phase), seconds_since(c->phase_ms));
+    if (ok) print_phase(c);
     diffusion_close(c->params.refiner.model);
     diffusion_close(d);
     image_free(&init);
