@@ -416,6 +416,7 @@ static void test_forms_bring_an_image(void **state) {
     WAIT(c.done);
     assert_int_equal(c.status, 400);
     assert_true(answer_has(&c, "image[]: more than one picture"));
+    buf_free(&c.body);
     form.len = one;
     buf_puts(&form, "\r\n--XX--\r\n");
     begin(&w, &c, "POST", "/v1/images/edits", "multipart/form-data; boundary=XX", form.data, form.len);
