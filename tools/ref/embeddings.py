@@ -2,8 +2,9 @@
 """Pictures with textual inversions against PyTorch: embeddings.py PROGRAM MODELS VOCABULARY [SEED]
 
 Random ones in every form of file, of one to sixty vectors, are named in random prompts, in any case and with attention
-weights. The reference makes them rows behind the text encoder's vocabulary. At least 40 dB, and at most 30 dB to the
-picture of a model that does not know them: they must matter. A file for other encoders must change nothing."""
+weights. The reference makes them rows behind the text encoder's vocabulary. At least 40 dB, and in one case of three at
+most 30 dB to the picture of a model that does not know them: they must matter. A file for other encoders must change
+nothing."""
 import os
 import random
 import re
@@ -18,7 +19,7 @@ import clip_bpe
 import picture
 import torch_files
 
-LEAST_DB, MOST_DB_WITHOUT = 40.0, 30.0
+LEAST_DB, MOST_DB_WITHOUT, TRIES = 40.0, 30.0, 3
 BODY, VOCABULARY = 75, 49408
 
 
@@ -134,13 +135,15 @@ def make(generator, tables, form, path, vectors):
 
 
 def check(rnd, model, unknowing, names, program, folder):
+    """A random case; whether the words matter in it, as one of few vectors among many words may not."""
     case = picture.random_case(rnd, "euler", 3)
     case.update(width=64, height=64, prompt=Said(rnd, names, 3, rnd.choice([8, 70])), negative=Said(rnd, names[:1], 3, 6))
     want, got = model.picture(case), picture.ours(program, model.file, case, folder, None, ["--embedding-dir", folder])
     db, without = picture.psnr(got, want), picture.psnr(unknowing.picture(case), want)
     print("%s %s: %.1f dB, %.1f dB without; spans %d levels" % (model.name, case["prompt"], db, without, np.ptp(want)), flush=True)
-    if db < LEAST_DB or without > MOST_DB_WITHOUT or np.ptp(want) < 30:
+    if db < LEAST_DB or np.ptp(want) < 30:
         sys.exit("off")
+    return without <= MOST_DB_WITHOUT
 
 
 def check_family(family, forms, rnd, generator, program, models, words):
@@ -155,7 +158,9 @@ def check_family(family, forms, rnd, generator, program, models, words):
         names = [os.path.splitext(name)[0] for name in forms]
         for name in names:
             others = [n for n in names if n != name]
-            check(rnd, model, unknowing, [name] + rnd.sample(others, rnd.randrange(2)), program, folder)
+            said = [name] + rnd.sample(others, rnd.randrange(2))
+            if not any(check(rnd, model, unknowing, said, program, folder) for _ in range(TRIES)):
+                sys.exit("'%s' does not matter" % name)
 
 
 def main(program, models, vocabulary, seed):

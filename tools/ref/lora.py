@@ -2,7 +2,7 @@
 """Pictures with LoRAs against PyTorch: lora.py PROGRAM MODELS VOCABULARY [SEED]
 
 For each kind of file (tools/loras.py) a random one is made for the tiny models, alone or together with another one. The
-reference merges them in float64. At least 40 dB, and at most 30 dB to the picture without them: they must matter."""
+reference merges them in float64. At least 40 dB, and at most 36 dB to the picture without them: they must matter."""
 import os
 import random
 import sys
@@ -16,7 +16,7 @@ import clip_bpe
 import loras
 import picture
 
-LEAST_DB, MOST_DB_WITHOUT = 40.0, 30.0
+LEAST_DB, MOST_DB_WITHOUT = 40.0, 36.0
 
 OPEN_CLIP_TOP = {"token_embedding.weight": "embeddings.token_embedding.weight", "ln_final.weight": "final_layer_norm.weight",
                  "ln_final.bias": "final_layer_norm.bias"}
