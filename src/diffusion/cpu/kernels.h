@@ -107,8 +107,8 @@ typedef struct cpu_kernels {
     const char *name;
     cpu_precision precision;
     cpu_conv_way conv;          /* any convolution */
-    cpu_conv_way conv_direct;   /* kernels up to 11x11; doubled. Its room is kh kw times the picture with another stride
-                                 * than 1 or a result of another size than the picture's */
+    cpu_conv_way conv_direct;   /* kernels up to 11x11; doubled. Its room is kh kw times the result with another
+                                 * stride than 1, a result of another size than the picture's, or small pictures */
     cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; in floats whatever the precision */
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);
