@@ -2,7 +2,7 @@
  *     build/bin/bench_kernels [THREADS] [REPEATS] [WORDS]
  * WORDS: only lines that contain them ("linear 8192", "group norm, silu, 2 x 320" with what follows it). MYSTI_CPU=avx2
  * (or plain) in the environment takes another instruction set. Where bfloat16 is multiplied faster than floats, its
- * kernels follow.
+ * kernels follow (MYSTI_CPU=avx512bf16: they alone are taken).
  *
  * Weights come from memory, as in a step, which reads far more of them than a cache holds: each run has others.
  *
@@ -224,7 +224,7 @@ static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, in
                         .pad = pad};
     bench_way(k, &c, &k->conv, "", 1, k->precision);
     if (stride == 1) bench_way(k, &c, &k->conv_direct, ", direct", 1, k->precision);
-    if (stride == 1 && kernel == 3) bench_way(k, &c, &k->conv_winograd, ", Winograd", 0.25, CPU_F32);
+    if (stride == 1 && kernel == 3) bench_way(k, &c, &k->conv_winograd, ", Winograd", k->precision == CPU_BF16 ? 4.0 / 9 : 0.25, k->precision);
 }
 
 /* Of a picture of twice the side. */
@@ -347,8 +347,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "bench_kernels [THREADS 1..%d] [REPEATS] [WORDS]\n", MAX_THREADS);
         return 2;
     }
-    bench_all(cpu_kernels_best(CPU_F32));
-    const cpu_kernels *bf16 = cpu_kernels_best(CPU_BF16);
+    const cpu_kernels *f32 = cpu_kernels_best(CPU_F32), *bf16 = cpu_kernels_best(CPU_BF16);
+    if (!bf16 || !str_eq(getenv("MYSTI_CPU"), bf16->name)) bench_all(f32);
     if (bf16) bench_all(bf16);
     return 0;
 }

@@ -183,8 +183,7 @@ static const void *weights_of(const cpu_conv *c, const piece *w, int64_t i, int6
     const int64_t taps = c->kh * c->kw, channels = w->planes * PAIR, left = c->ic - w->plane * PAIR;
     *numbers = (left < channels ? left : channels) * taps;
     const size_t skip = (size_t)(w->plane * PAIR * taps);
-    return (const char *)c->weight.data + (size_t)(w->oc + i) * c->weight.row_bytes +
-           skip * (c->weight.to_floats ? c->weight.element_bytes : sizeof(float));
+    return (const char *)c->weight.data + (size_t)(w->oc + i) * c->weight.row_bytes + skip * c->weight.element_bytes;
 }
 
 static void pack_weights(const part *p) {

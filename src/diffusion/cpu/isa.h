@@ -95,7 +95,18 @@ ALWAYS_INLINE void split4(const float *p, vec o[4]) {
     o[3] = SHUFFLE(odd1, odd2, ODDS);
 }
 
-/* The reverse. */
+/* The same of 2 LANES numbers, in two vectors. */
+ALWAYS_INLINE void split2(const float *p, vec o[2]) {
+    const vec a = load(p), b = load(p + LANES);
+    o[0] = SHUFFLE(a, b, EVENS);
+    o[1] = SHUFFLE(a, b, ODDS);
+}
+
+/* The reverse of both. */
+ALWAYS_INLINE void join2(const vec y[2], float *p) {
+    store(p, SHUFFLE(y[0], y[1], LOWER));
+    store(p + LANES, SHUFFLE(y[0], y[1], UPPER));
+}
 ALWAYS_INLINE void join4(const vec y[4], float *p) {
     const vec even1 = SHUFFLE(y[0], y[2], LOWER), even2 = SHUFFLE(y[0], y[2], UPPER);
     const vec odd1 = SHUFFLE(y[1], y[3], LOWER), odd2 = SHUFFLE(y[1], y[3], UPPER);
@@ -105,9 +116,33 @@ ALWAYS_INLINE void join4(const vec y[4], float *p) {
     store(p + 3 * LANES, SHUFFLE(even2, odd2, UPPER));
 }
 
-/* LANES vectors, turned: each stage deals out two halves in turns, which moves one bit of a number's place in its
- * vector to its vector's number. */
+/* LANES vectors, turned. First within parts of four numbers, which are quick to move in; then whole parts change
+ * places. Elsewhere each stage deals out two halves in turns, which moves one bit of a number's place in its vector to
+ * its vector's number. */
 ALWAYS_INLINE void transpose(vec m[LANES]) {
+#if defined(__AVX512F__)
+    vec o[LANES];
+#pragma GCC unroll 4
+    for (int i = 0; i < LANES; i += 4) {
+        const __m512d a = (__m512d)_mm512_unpacklo_ps(m[i], m[i + 1]), b = (__m512d)_mm512_unpackhi_ps(m[i], m[i + 1]);
+        const __m512d c = (__m512d)_mm512_unpacklo_ps(m[i + 2], m[i + 3]);
+        const __m512d d = (__m512d)_mm512_unpackhi_ps(m[i + 2], m[i + 3]);
+        o[i] = (vec)_mm512_unpacklo_pd(a, c);
+        o[i + 1] = (vec)_mm512_unpackhi_pd(a, c);
+        o[i + 2] = (vec)_mm512_unpacklo_pd(b, d);
+        o[i + 3] = (vec)_mm512_unpackhi_pd(b, d);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const vec a = _mm512_shuffle_f32x4(o[i], o[i + 4], 0x88), b = _mm512_shuffle_f32x4(o[i], o[i + 4], 0xdd);
+        const vec c = _mm512_shuffle_f32x4(o[i + 8], o[i + 12], 0x88);
+        const vec d = _mm512_shuffle_f32x4(o[i + 8], o[i + 12], 0xdd);
+        m[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        m[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        m[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        m[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+#else
 #pragma GCC unroll 4
     for (int stage = 1; stage < LANES; stage *= 2) {
         vec o[LANES];
@@ -119,6 +154,7 @@ ALWAYS_INLINE void transpose(vec m[LANES]) {
 #pragma GCC unroll 16
         for (int i = 0; i < LANES; i++) m[i] = o[i];
     }
+#endif
 }
 
 /* The larger of each two numbers. */
@@ -192,6 +228,15 @@ ALWAYS_INLINE vec pair_up(vec even, vec odd) {
 }
 #endif
 
+/* A vector of cells of PAIR vectors of numbers. */
+ALWAYS_INLINE vec cells_from(const vec numbers[PAIR]) {
+#if defined(__AVX512BF16__)
+    return pair_up(numbers[0], numbers[1]);
+#else
+    return numbers[0];
+#endif
+}
+
 /* `rows` <= PAIR rows of n numbers, `step` apart, of which each number of one row is followed in the depth by that of
  * the next -> n cells. A row that is not there is 0. */
 static inline void pack_across(const float *from, int64_t step, int64_t rows, int64_t n, float *cells) {
@@ -232,7 +277,7 @@ ALWAYS_INLINE vec multiply_cells(vec sum, float left, vec right) {
 
 /* --- The block of a matrix product ------------------------------------------------------------------------------- */
 
-/* One operand of a block: `rows` rows of `depth` floats or cells each, `row` apart. The other: [depth][COLUMNS], or
+/* One operand of a block: `rows` rows of `depth` cells each, `row` apart. The other: [depth][COLUMNS], or
  * where `places` is set, COLUMNS behind each of `depth` places in b. */
 typedef struct block {
     const float *a, *b;
@@ -243,8 +288,8 @@ typedef struct block {
     bool add; /* to what c holds */
 } block;
 
-/* What the operands of a block are. */
-typedef enum operands { FLOATS, CELLS, PLACED_CELLS } operands;
+/* What the operands of a block are. TURNED_CELLS: a is [depth][a_row], with its rows side by side. */
+typedef enum operands { CELLS, PLACED_CELLS, TURNED_CELLS } operands;
 
 /* c = a b (or c += a b) with the sums in registers; rows, vecs and kind are constants wherever this is inlined. vecs:
  * of COLUMNS, those that are wanted. */
@@ -263,10 +308,9 @@ ALWAYS_INLINE void multiply(const block *p, const int rows, const int vecs, cons
         for (int v = 0; v < vecs; v++) right[v] = load(from + v * LANES);
 #pragma GCC unroll 8
         for (int i = 0; i < rows; i++) {
-            const float left = a[i * a_row + k];
+            const float left = kind == TURNED_CELLS ? a[k * a_row + i] : a[i * a_row + k];
 #pragma GCC unroll 3
-            for (int v = 0; v < vecs; v++)
-                sum[i][v] = kind == FLOATS ? sum[i][v] + left * right[v] : multiply_cells(sum[i][v], left, right[v]);
+            for (int v = 0; v < vecs; v++) sum[i][v] = multiply_cells(sum[i][v], left, right[v]);
         }
     }
 #pragma GCC unroll 8
@@ -313,7 +357,7 @@ ALWAYS_INLINE void multiply_some(const block *p, int64_t rows, const int vecs, c
 ALWAYS_INLINE void multiply_all(block p, int64_t rows, const int vecs, const operands kind) {
     for (; rows >= ROWS; rows -= ROWS) {
         multiply(&p, ROWS, vecs, kind);
-        p.a += ROWS * p.a_row;
+        p.a += kind == TURNED_CELLS ? ROWS : ROWS * p.a_row;
         p.c += ROWS * p.c_row;
     }
     multiply_some(&p, rows, vecs, kind);
@@ -329,9 +373,6 @@ ALWAYS_INLINE void multiply_columns(block p, int64_t rows, int64_t columns, cons
         multiply_all(p, rows, VECS, kind);
 }
 
-static inline void multiply_rows(block p, int64_t rows) {
-    multiply_all(p, rows, VECS, FLOATS);
-}
 static inline void multiply_cell_rows(block p, int64_t rows) {
     multiply_all(p, rows, VECS, CELLS);
 }

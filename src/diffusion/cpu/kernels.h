@@ -29,7 +29,7 @@ typedef struct cpu_matrix {
 /* A convolution over pictures x [n, ic, h, w] with weights [oc, ic, kh, kw] -> y [n, oc, oh, ow]. */
 typedef struct cpu_conv {
     const float *x, *bias; /* bias: [n, oc] if bias_per_picture, else [oc]; NULL: none */
-    const float *scales;   /* of conv_direct: silu(x a + b) is what is convolved; [n, ic, 2]. NULL: x itself is */
+    const float *scales;   /* not of `conv`: silu(x a + b) is what is convolved; [n, ic, 2]. NULL: x itself is */
     const float *add;      /* to the result, of its shape, not where doubled; NULL: nothing */
     cpu_matrix weight;     /* [oc][ic kh kw] */
     float *y;
@@ -97,7 +97,7 @@ typedef struct cpu_upsample {
  * call output(). */
 typedef struct cpu_conv_way {
     const char *name;                                /* for profiles */
-    bool is_laid_out;                                /* output() reads the room and not x */
+    bool is_laid_out;                                /* output() reads the room and not x or scales */
     int64_t (*room)(const cpu_conv *c, int threads); /* its floats; NULL: it needs neither room nor input() */
     void (*input)(const cpu_conv *c, float *room, int thread, int threads);
     void (*output)(const cpu_conv *c, float *room, int thread, int threads);
@@ -109,7 +109,8 @@ typedef struct cpu_kernels {
     cpu_conv_way conv;          /* any convolution */
     cpu_conv_way conv_direct;   /* kernels up to 11x11; doubled. Its room is kh kw times the result with another
                                  * stride than 1, a result of another size than the picture's, or small pictures */
-    cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; in floats whatever the precision */
+    cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; worth it from winograd_least pixels on */
+    int64_t winograd_least;     /* of all pictures together */
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);
     void (*group_norm)(const cpu_group_norm *p, int thread, int threads);

@@ -7,10 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Has `bytes` bytes come to the second-level cache. */
+/* Has `bytes` bytes come to the second-level cache, to be read or to be written. */
 static inline void fetch_ahead(const void *from, int64_t bytes) {
     enum { LINE = 64 };
     for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const char *)from + i, 0, 2);
+}
+static inline void fetch_to_write(const void *to, int64_t bytes) {
+    enum { LINE = 64 };
+    for (int64_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const char *)to + i, 1, 2);
 }
 
 /* `count` numbers of a picture's row y, from column x on and c->stride apart; 0 outside of the picture. */

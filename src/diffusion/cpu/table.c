@@ -30,6 +30,7 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
                     CPU_NAME(cpu_conv_direct)},
     .conv_winograd = {"convolution, Winograd", false, CPU_NAME(cpu_winograd_room), CPU_NAME(cpu_winograd_input),
                       CPU_NAME(cpu_winograd)},
+    .winograd_least = PAIR == 1 ? 192 : 64,
     .linear = CPU_NAME(cpu_linear_product),
     .attention = CPU_NAME(cpu_attention_flash),
     .group_norm = CPU_NAME(cpu_normalize_groups),

@@ -1,173 +1,337 @@
-/* winograd.c - 3x3 convolution of stride 1 with a quarter of the multiplications: F(4x4, 3x3) of Lavin & Gray 2016,
- * "Fast Algorithms for Convolutional Neural Networks".
+/* winograd.c - 3x3 convolution of stride 1 with fewer multiplications (Lavin & Gray 2016, "Fast Algorithms for
+ * Convolutional Neural Networks"): in floats F(4x4, 3x3), a quarter of them; with bfloat16, whose rounding F(4x4) makes
+ * too large, F(2x2, 3x3), four ninths.
  *
- * A tile is 4x4 pixels of output, made from 6x6 of input (d) with the 3x3 kernel (g):
+ * A tile is TILE x TILE pixels of output, made from EDGE x EDGE of input (d) with the 3x3 kernel (g):
  *     Y = A^T [ (G g G^T) . (B^T d B) ] A
- * where . multiplies 36 numbers with 36 numbers. Summed over input channels, those are 36 independent matrix products
- * M_k [oc, tiles] = U_k [oc, ic] V_k [ic, tiles], one for each position k.
+ * where . multiplies number by number. Summed over input channels, those are independent matrix products
+ *     M_k [oc, tiles] = U_k [oc, ic] V_k [ic, tiles]
+ * one for each of the EDGE x EDGE positions k.
  *
  * With so few multiplications the speed of memory decides, so the work is cut such that what is used often stays in the
  * second-level cache. Tiles are taken in chunks, whose V is read once for each GROUP of output channels. A group's
  * kernels are transformed a piece of the depth at a time (U), multiplied with all tiles of the chunk, and added to the
- * group's sums (M), which are transformed back at the end. U is made anew for each chunk: kept, it would take four
- * times the memory of the weights, and reading it would take as long as making it.
+ * group's sums (M), which are transformed back at the end; meanwhile the next piece's kernels come to the cache. U is
+ * made anew for each chunk: kept, it would take several times the memory of the weights.
  *
  * With many chunks each thread takes some of them and makes their V for itself. With few, all threads make V together
  * (winograd_input) and then share the output channels. */
-#include "diffusion/cpu/isa.h"
+#include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
+#include "diffusion/cpu/rows.h"
 
-enum { EDGE = 6, TILE = 4, POSITIONS = EDGE * EDGE, TAPS = 9, GROUP = 64, DEPTH = 64, U_ROW = DEPTH + 16 };
-enum { CHUNK_TILES = 96 };
+#if defined(__AVX512BF16__)
+#define TILE_IS_2 1
+#define SPLIT split2
+#define JOIN join2
+enum { TILE = 2, CHUNK = 4 }; /* blocks of COLUMNS tiles in a chunk, at most */
+#else
+#define TILE_IS_2 0
+#define SPLIT split4
+#define JOIN join4
+enum { TILE = 4, CHUNK = 96 / COLUMNS };
+#endif
+enum { EDGE = TILE + 2, POSITIONS = EDGE * EDGE, TAPS = 9 };
+enum { GROUP = 32, DEPTH = 128 }; /* output channels; cells of input channels in a piece */
+enum { STRIP = 96 };              /* tiles */
+enum { CHANNELS_AHEAD = 4 };      /* of output, whose place in memory comes to the cache */
+/* From one position to the next in U and M, in floats: odd numbers of cache lines, so that positions do not fall
+ * together in the cache. */
+enum { LINE_OF_FLOATS = 16, U_STEP = DEPTH * GROUP + LINE_OF_FLOATS, M_STEP = GROUP * COLUMNS + LINE_OF_FLOATS };
+
+static int64_t divide_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
 
 static int64_t tiles_across(const cpu_conv *c) {
-    return (c->w + TILE - 1) / TILE;
+    return divide_up(c->w, TILE);
 }
 static int64_t tiles_down(const cpu_conv *c) {
-    return (c->h + TILE - 1) / TILE;
+    return divide_up(c->h, TILE);
 }
 
-/* Tiles first ... first + count - 1 of all pictures' tiles, row by row, and a thread's memory for them. */
+/* Tiles are numbered picture by picture, in each strip by strip, in each row by row: a strip is a picture's full height
+ * and at most STRIP tiles wide, so that tiles which follow each other share most of what they read, and the rows of
+ * input that a row of tiles has in common with the next are near. */
+typedef struct place {
+    int64_t picture, row, column; /* of a tile */
+    int64_t left, width;          /* its strip's first column; tiles in each of its rows */
+} place;
+
+static place place_of(const cpu_conv *c, int64_t tile) {
+    const int64_t across = tiles_across(c), down = tiles_down(c), in_picture = tile % (across * down);
+    const int64_t strip = divide_up(across, divide_up(across, STRIP)), number = in_picture / (strip * down);
+    place p = {.picture = tile / (across * down), .left = number * strip};
+    p.width = across - p.left < strip ? across - p.left : strip;
+    const int64_t in_strip = in_picture - p.left * down;
+    p.row = in_strip / p.width;
+    p.column = p.left + in_strip % p.width;
+    return p;
+}
+
+/* How many of `count` tiles from there on are in the same row of the strip. */
+static int64_t tiles_in_row(const place *p, int64_t count) {
+    const int64_t left = p->left + p->width - p->column;
+    return count < left ? count : left;
+}
+
+enum {
+    LINE = TILE * (STRIP + 1) + 2 * LANES,    /* of pixels under a strip, and what vectors read beyond */
+    FLAT = TILE * CHUNK * COLUMNS + 2 * LANES /* a chunk's tiles, TILE numbers each */
+};
+
+/* Some blocks of tiles, and a thread's memory for them. */
 typedef struct chunk {
     const cpu_conv *c;
-    int64_t first, count, blocks;                 /* blocks of COLUMNS tiles */
-    float *v;                                     /* [blocks][36][ic][COLUMNS] */
-    float *u;                                     /* [36][GROUP][U_ROW] */
-    float *m;                                     /* [blocks][36][GROUP][COLUMNS] */
-    float *taps;                                  /* [DEPTH + LANES][9] */
-    float *zeros, *line, *near[EDGE], *far[EDGE]; /* see transform_down() */
+    int64_t planes;                            /* channels (pairs of channels) */
+    int64_t first, count, blocks;              /* tiles; blocks of COLUMNS tiles */
+    float *v;                                  /* [blocks][POSITIONS][planes][COLUMNS] */
+    int64_t v_step;                            /* from one position to the next, in floats */
+    float *u;                                  /* [POSITIONS][DEPTH][GROUP] */
+    float *m;                                  /* [blocks][POSITIONS][GROUP][COLUMNS] */
+    float *rows[PAIR][EDGE];                   /* of input, [LINE]; row y is number (y + 1) % EDGE */
+    int64_t held[PAIR][EDGE];                  /* which y that is; LOST: none */
+    float *near[PAIR][EDGE], *far[PAIR][EDGE]; /* [FLAT], see transform_down() */
 } chunk;
+
+enum { LOST = -2 };
 
 /* --- V = B^T d B -------------------------------------------------------------------------------------------------- */
 
-/* B^T over six numbers; T is a vector or float. */
-#define INPUT_TRANSFORM(T, d, o)                                                                                       \
-    do {                                                                                                               \
-        const T a_ = d[4] - 4 * d[2], b_ = d[3] - 4 * d[1], c_ = d[4] - d[2], e_ = 2 * (d[3] - d[1]);                  \
-        o[0] = 4 * d[0] - 5 * d[2] + d[4];                                                                             \
-        o[1] = a_ + b_;                                                                                                \
-        o[2] = a_ - b_;                                                                                                \
-        o[3] = c_ + e_;                                                                                                \
-        o[4] = c_ - e_;                                                                                                \
-        o[5] = 4 * d[1] - 5 * d[3] + d[5];                                                                             \
-    } while (0)
-
-/* Tiles of one tile row from the picture's tile x on, transformed in the vertical, become tiles at ... of the chunk.
- * Tiles lie one behind the other, four numbers each, whatever row they are of, so that vectors of tiles are full in
- * narrow pictures, too. A tile's numbers are its columns -1, 0, 1, 2 (near); its columns 3 and 4 are the first two of
- * its four numbers in `far`. */
-static void transform_down(const chunk *p, const float *plane, int64_t top, int64_t x, int64_t count, int64_t at) {
-    const cpu_conv *c = p->c;
-    const int64_t left = TILE * x - 1, right = TILE * (x + count) + 1; /* columns, the last one included */
-    const int64_t from = left < 0 ? 0 : left, end = right < c->w ? right + 1 : c->w;
-    const float *d[EDGE];
-    for (int i = 0; i < EDGE; i++) d[i] = top + i < 0 || top + i >= c->h ? p->zeros : plane + (top + i) * c->w;
-    const float *d0 = d[0], *d1 = d[1], *d2 = d[2], *d3 = d[3], *d4 = d[4], *d5 = d[5];
-    const int64_t line = TILE * (CHUNK_TILES + 2);
-    float *restrict o0 = p->line - left, *restrict o1 = o0 + line, *restrict o2 = o1 + line, *restrict o3 = o2 + line,
-                    *restrict o4 = o3 + line, *restrict o5 = o4 + line;
-    for (int64_t i = from; i < end; i++) {
-        const float in[EDGE] = {d0[i], d1[i], d2[i], d3[i], d4[i], d5[i]};
-        float out[EDGE];
-        INPUT_TRANSFORM(float, in, out);
-        o0[i] = out[0], o1[i] = out[1], o2[i] = out[2], o3[i] = out[3], o4[i] = out[4], o5[i] = out[5];
-    }
-    for (int i = 0; i < EDGE; i++) {
-        float *row = p->line + i * line;
-        if (left < 0) row[0] = 0;
-        for (int64_t k = end - left; k < right + TILE - left; k++) row[k] = 0;
-        memcpy(p->near[i] + TILE * at, row, (size_t)(TILE * count) * sizeof *row);
-        memcpy(p->far[i] + TILE * at, row + TILE, (size_t)(TILE * count) * sizeof *row);
-    }
+/* B^T over EDGE vectors. */
+ALWAYS_INLINE void input_transform(const vec d[EDGE], vec o[EDGE]) {
+#if TILE_IS_2
+    o[0] = d[0] - d[2];
+    o[1] = d[1] + d[2];
+    o[2] = d[2] - d[1];
+    o[3] = d[1] - d[3];
+#else
+    const vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
+    o[0] = 4 * d[0] - 5 * d[2] + d[4];
+    o[1] = a + b;
+    o[2] = a - b;
+    o[3] = c + e;
+    o[4] = c - e;
+    o[5] = 4 * d[1] - 5 * d[3] + d[5];
+#endif
 }
 
-/* Where position k of a channel has the chunk's tile. */
-static float *place_of(const chunk *p, int64_t channel, int k, int64_t tile) {
-    return p->v + ((tile / COLUMNS * POSITIONS + k) * p->c->ic + channel) * COLUMNS + tile % COLUMNS;
+/* `count` numbers of a channel's row y from column x on, or silu(a x + b) of them; 0 around the picture. number: of all
+ * pictures' channels. */
+static void read_row(const cpu_conv *c, int64_t number, int64_t y, int64_t x, int64_t count, float *to) {
+    const int64_t start = x < 0 ? -x : 0, inside = y < 0 || y >= c->h ? 0 : c->w - x;
+    const int64_t end = inside < start ? start : inside < count ? inside : count;
+    memset(to, 0, (size_t)start * sizeof *to);
+    memset(to + end, 0, (size_t)(count - end) * sizeof *to);
+    if (end == start) return;
+    const float *from = c->x + (number * c->h + y) * c->w + x + start;
+    const int64_t some = end - start;
+    if (number % c->ic + PAIR < c->ic) /* pieces of rows are too short for the processor to foresee the next ones */
+        fetch_ahead(from + PAIR * c->h * c->w, some * (int64_t)sizeof *from);
+    if (c->scales)
+        scale_plane(from, to + start, some, c->scales[2 * number], c->scales[2 * number + 1], true);
+    else
+        memcpy(to + start, from, (size_t)some * sizeof *to);
 }
 
-/* LANES tiles of the chunk. Behind the last one there are zeros: those are multiplied, too, and must be numbers. */
-static void transform_across(const chunk *p, int64_t channel, int64_t tile) {
-    for (int i = 0; i < EDGE; i++) {
-        vec near[TILE], far[TILE], o[EDGE];
-        split4(p->near[i] + TILE * tile, near);
-        split4(p->far[i] + TILE * tile, far);
-        const vec d[EDGE] = {near[0], near[1], near[2], near[3], far[0], far[1]};
-        INPUT_TRANSFORM(vec, d, o);
-        for (int j = 0; j < EDGE; j++) store(place_of(p, channel, i * EDGE + j, tile), o[j]);
+/* The rows of input under a row of tiles, from the strip's first tile on. i: of a plane's channels. */
+static void find_rows(chunk *p, const place *at, int64_t channel, int i, const float *rows[EDGE]) {
+    for (int e = 0; e < EDGE; e++) {
+        const int64_t y = at->row * TILE - 1 + e, slot = (y + 1) % EDGE;
+        if (p->held[i][slot] != y)
+            read_row(p->c, at->picture * p->c->ic + channel, y, TILE * at->left - 1, TILE * at->width + 2,
+                     p->rows[i][slot]);
+        p->held[i][slot] = y;
+        rows[e] = p->rows[i][slot];
     }
 }
 
-/* V of the chunk, of `channels` channels from the first on. */
-static void transform_input(const chunk *p, int64_t first, int64_t channels) {
-    const cpu_conv *c = p->c;
-    const int64_t across = tiles_across(c), down = tiles_down(c);
-    for (int64_t channel = first; channel < first + channels; channel++) {
-        for (int64_t at = 0; at < p->count;) {
-            const int64_t tile = p->first + at, row = tile / across, x = tile % across;
-            const int64_t left = p->count - at, count = across - x < left ? across - x : left;
-            const float *plane = c->x + (row / down * c->ic + channel) * c->h * c->w;
-            transform_down(p, plane, row % down * TILE - 1, x, count, at);
-            at += count;
+/* `count` tiles of one row, transformed in the vertical, become tiles number ... of the chunk. Tiles lie one behind the
+ * other, TILE numbers each, whatever row they are of, so that vectors of tiles are full in narrow pictures, too. A
+ * tile's numbers are the first TILE of its EDGE columns in `near`; the other two are its first in `far`. */
+static void transform_down(const chunk *p, int i, const float *const rows[EDGE], int64_t number, int64_t count) {
+    for (int64_t k = 0; k < TILE * count; k += LANES) {
+        vec d[EDGE], o[EDGE];
+        for (int e = 0; e < EDGE; e++) d[e] = load(rows[e] + k);
+        input_transform(d, o);
+        for (int e = 0; e < EDGE; e++) store(p->near[i][e] + TILE * number + k, o[e]);
+        for (int e = 0; e < EDGE; e++) d[e] = load(rows[e] + TILE + k);
+        input_transform(d, o);
+        for (int e = 0; e < EDGE; e++) store(p->far[i][e] + TILE * number + k, o[e]);
+    }
+}
+
+/* One channel of all of the chunk's tiles. i: of its plane's channels. */
+static void transform_channel(chunk *p, int64_t channel, int i) {
+    place before = {.picture = -1};
+    for (int64_t number = 0, count; number < p->count; number += count) {
+        const place at = place_of(p->c, p->first + number);
+        count = tiles_in_row(&at, p->count - number);
+        if (at.picture != before.picture || at.left != before.left)
+            for (int e = 0; e < EDGE; e++) p->held[i][e] = LOST;
+        before = at;
+        const float *rows[EDGE];
+        find_rows(p, &at, channel, i, rows);
+        for (int e = 0; e < EDGE; e++) rows[e] += TILE * (at.column - at.left);
+        transform_down(p, i, rows, number, count);
+    }
+}
+
+/* One plane of LANES tiles of the chunk. */
+static void transform_across(const chunk *p, int64_t plane, int64_t tile) {
+    float *v = p->v + tile / COLUMNS * POSITIONS * p->v_step + plane * COLUMNS + tile % COLUMNS;
+    for (int e = 0; e < EDGE; e++) {
+        vec o[EDGE][PAIR];
+#pragma GCC unroll 2
+        for (int i = 0; i < PAIR; i++) {
+            vec d[2 * TILE], all[EDGE];
+            SPLIT(p->near[i][e] + TILE * tile, d);
+            SPLIT(p->far[i][e] + TILE * tile, d + TILE);
+            input_transform(d, all);
+            for (int k = 0; k < EDGE; k++) o[k][i] = all[k];
         }
-        for (int64_t tile = 0; tile < p->blocks * COLUMNS; tile += LANES) transform_across(p, channel, tile);
+        for (int k = 0; k < EDGE; k++) store(v + (e * EDGE + k) * p->v_step, cells_from(o[k]));
+    }
+}
+
+/* V of the chunk, of `planes` planes from the first on. Behind the last tile of a block there is anything. */
+static void transform_input(chunk *p, int64_t first, int64_t planes) {
+    for (int64_t plane = first; plane < first + planes; plane++) {
+        for (int i = 0; i < PAIR; i++) {
+            if (plane * PAIR + i < p->c->ic)
+                transform_channel(p, plane * PAIR + i, i);
+            else
+                memset(p->near[i][0], 0, 2 * EDGE * FLAT * sizeof(float)); /* and far[i] */
+        }
+        for (int64_t tile = 0; tile < p->blocks * COLUMNS; tile += LANES) transform_across(p, plane, tile);
     }
 }
 
 /* --- U = G g G^T -------------------------------------------------------------------------------------------------- */
 
-/* G over three numbers, for LANES kernels at once. */
-ALWAYS_INLINE void kernel_transform(const vec g0, const vec g1, const vec g2, vec o[EDGE]) {
-    const vec outer = (g0 + g2) * (1.0f / 6), even = g0 * (1.0f / 24) + g2 * (1.0f / 6), odd = g1 * (1.0f / 12);
+/* Some output channels, and some of the input's planes. */
+typedef struct piece {
+    int64_t oc, count, plane, planes;
+} piece;
+
+/* G over three vectors. */
+ALWAYS_INLINE void kernel_transform(vec g0, vec g1, vec g2, vec o[EDGE]) {
+#if TILE_IS_2
+    const vec outer = 0.5f * (g0 + g2), middle = 0.5f * g1;
+    o[0] = g0;
+    o[1] = outer + middle;
+    o[2] = outer - middle;
+    o[3] = g2;
+#else
+    const vec outer = (g0 + g2) * (1.0f / 6), middle = g1 * (1.0f / 6);
+    const vec even = g0 * (1.0f / 24) + g2 * (1.0f / 6), odd = g1 * (1.0f / 12);
     o[0] = g0 * 0.25f;
-    o[1] = -outer - g1 * (1.0f / 6);
-    o[2] = g1 * (1.0f / 6) - outer;
+    o[1] = -outer - middle;
+    o[2] = middle - outer;
     o[3] = even + odd;
     o[4] = even - odd;
     o[5] = g2;
+#endif
 }
 
-/* LANES kernels whose nine taps lie one behind the other -> 36 vectors, `step` floats apart. */
-static void transform_kernels(const float *taps, float *u, int64_t step) {
-    float g[TAPS][LANES];
-    vec rows[3][EDGE];
-    for (int i = 0; i < LANES; i++)
-        for (int t = 0; t < TAPS; t++) g[t][i] = taps[i * TAPS + t];
-    for (int x = 0; x < 3; x++) kernel_transform(load(g[x]), load(g[3 + x]), load(g[6 + x]), rows[x]);
+/* The kernels of one plane of LANES output channels. taps: [PAIR][TAPS] vectors; u: that of the first position. */
+static void transform_kernels(const float *taps, float *u) {
+    vec rows[PAIR][3][EDGE];
+#pragma GCC unroll 2
+    for (int i = 0; i < PAIR; i++)
+#pragma GCC unroll 3
+        for (int x = 0; x < 3; x++) {
+            const float *g = taps + (i * TAPS + x) * LANES;
+            kernel_transform(load(g), load(g + 3 * LANES), load(g + 6 * LANES), rows[i][x]);
+        }
+#pragma GCC unroll 6
     for (int y = 0; y < EDGE; y++) {
-        vec o[EDGE];
-        kernel_transform(rows[0][y], rows[1][y], rows[2][y], o);
-        for (int x = 0; x < EDGE; x++) store(u + (y * EDGE + x) * step, o[x]);
+        vec o[EDGE][PAIR];
+#pragma GCC unroll 2
+        for (int i = 0; i < PAIR; i++) {
+            vec all[EDGE];
+            kernel_transform(rows[i][0][y], rows[i][1][y], rows[i][2][y], all);
+            for (int k = 0; k < EDGE; k++) o[k][i] = all[k];
+        }
+        for (int k = 0; k < EDGE; k++) store(u + (y * EDGE + k) * U_STEP, cells_from(o[k]));
     }
 }
 
-/* The kernels of `count` output channels from oc on, for input channels from ... from + depth - 1. */
-static void transform_group(const chunk *p, int64_t oc, int64_t count, int64_t from, int64_t depth) {
-    const cpu_matrix *w = &p->c->weight;
-    memset(p->taps + depth * TAPS, 0, LANES * TAPS * sizeof(float)); /* the last vector may reach beyond */
-    for (int64_t i = 0; i < count; i++) {
-        const char *row = (const char *)w->data + (size_t)(oc + i) * w->row_bytes;
-        if (w->to_floats)
-            w->to_floats(row + (size_t)(from * TAPS) * w->element_bytes, p->taps, depth * TAPS);
-        else
-            memcpy(p->taps, (const float *)(const void *)row + from * TAPS, (size_t)(depth * TAPS) * sizeof(float));
-        for (int64_t k = 0; k < depth; k += LANES)
-            transform_kernels(p->taps + k * TAPS, p->u + i * U_ROW + k, GROUP * U_ROW);
+/* What a piece has of one output channel's weights, and how many numbers. */
+static const char *weights_of(const cpu_conv *c, const piece *w, int64_t number, int64_t *numbers) {
+    const int64_t channels = w->planes * PAIR, left = c->ic - w->plane * PAIR;
+    *numbers = (left < channels ? left : channels) * TAPS;
+    return (const char *)c->weight.data + (size_t)(w->oc + number) * c->weight.row_bytes +
+           (size_t)(w->plane * PAIR * TAPS) * c->weight.element_bytes;
+}
+
+enum { SLICE = 2 * LANES / PAIR, TAP_ROW = SLICE * PAIR * TAPS + LINE_OF_FLOATS }; /* planes at a time */
+
+/* Taps of LANES output channels, of SLICE planes; those that are not there are 0. w: which are. taps: [LANES][TAP_ROW].
+ */
+static void read_taps(const cpu_conv *c, const piece *w, float *taps) {
+    for (int64_t i = 0; i < LANES; i++, taps += TAP_ROW) {
+        int64_t numbers = 0;
+        if (i < w->count) {
+            const char *from = weights_of(c, w, i, &numbers);
+            if (c->weight.to_floats)
+                c->weight.to_floats(from, taps, numbers);
+            else
+                memcpy(taps, from, (size_t)numbers * sizeof *taps);
+        }
+        memset(taps + numbers, 0, (size_t)(TAP_ROW - numbers) * sizeof *taps);
+    }
+}
+
+/* U of a piece: kernels of LANES output channels at a time, turned so that a vector has one tap of all of them. */
+static void transform_piece(const chunk *p, const piece *w) {
+    float taps[LANES * TAP_ROW] __attribute__((aligned(64)));
+    float turned[SLICE * PAIR * TAPS * LANES] __attribute__((aligned(64)));
+    for (int64_t n = 0; n < divide_up(w->count, LANES) * divide_up(w->planes, SLICE); n++) {
+        const int64_t oc = n / divide_up(w->planes, SLICE) * LANES, plane = n % divide_up(w->planes, SLICE) * SLICE;
+        const piece slice = {.oc = w->oc + oc,
+                             .count = w->count - oc < LANES ? w->count - oc : LANES,
+                             .plane = w->plane + plane,
+                             .planes = w->planes - plane < SLICE ? w->planes - plane : SLICE};
+        read_taps(p->c, &slice, taps);
+        for (int64_t k = 0; k < slice.planes * PAIR * TAPS; k += LANES) {
+            vec t[LANES];
+            for (int i = 0; i < LANES; i++) t[i] = load(taps + i * TAP_ROW + k);
+            transpose(t);
+            for (int i = 0; i < LANES; i++) store(turned + (k + i) * LANES, t[i]);
+        }
+        for (int64_t i = 0; i < slice.planes; i++)
+            transform_kernels(turned + i * PAIR * TAPS * LANES, p->u + (plane + i) * GROUP + oc);
+    }
+}
+
+/* Share number `share` of `shares` of a piece's weights comes to the cache. */
+static void fetch_piece(const chunk *p, const piece *w, int64_t share, int64_t shares) {
+    int64_t first, numbers;
+    const int64_t count = cpu_share(w->count, (int)share, (int)shares, &first);
+    for (int64_t i = first; i < first + count; i++) {
+        const char *from = weights_of(p->c, w, i, &numbers);
+        fetch_ahead(from, numbers * (int64_t)p->c->weight.element_bytes);
     }
 }
 
 /* --- Y = A^T M A -------------------------------------------------------------------------------------------------- */
 
-/* A^T over six vectors. */
+/* A^T over EDGE vectors. */
 ALWAYS_INLINE void output_transform(const vec m[EDGE], vec y[TILE]) {
+#if TILE_IS_2
+    y[0] = m[0] + m[1] + m[2];
+    y[1] = m[1] - m[2] - m[3];
+#else
     const vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
     y[0] = m[0] + a + c;
     y[1] = b + 2 * d;
     y[2] = a + 4 * c;
     y[3] = b + 8 * d + m[5];
+#endif
 }
 
-/* Sums of LANES tiles -> 4 rows of 4 LANES pixels, `row` apart. m: 36 vectors, `step` apart. */
+/* Sums of LANES tiles -> TILE rows of TILE LANES pixels, `row` apart. m: POSITIONS vectors, `step` apart. */
 static void transform_sums(const float *m, int64_t step, float *pixels, int64_t row) {
     vec half[TILE][EDGE];
     for (int x = 0; x < EDGE; x++) {
@@ -179,105 +343,122 @@ static void transform_sums(const float *m, int64_t step, float *pixels, int64_t 
     for (int i = 0; i < TILE; i++) {
         vec y[TILE];
         output_transform(half[i], y);
-        join4(y, pixels + i * row);
+        JOIN(y, pixels + i * row);
     }
 }
 
-/* A stretch of tiles of one tile row, from `pixels` [4][4 COLUMNS] to the picture. tile: of all pictures. */
-static void place_pixels(const cpu_conv *c, int64_t oc, int64_t tile, int64_t count, const float *pixels) {
-    const int64_t across = tiles_across(c), down = tiles_down(c), row = tile / across;
-    const int64_t picture = row / down, y = row % down * TILE, x = tile % across * TILE;
-    const float bias = !c->bias ? 0 : c->bias[c->bias_per_picture ? picture * c->oc + oc : oc];
+/* `count` tiles of one row, from `pixels` [TILE][TILE COLUMNS] to the picture. */
+static void place_pixels(const cpu_conv *c, int64_t oc, const place *at, int64_t count, const float *pixels) {
+    const int64_t y = at->row * TILE, x = at->column * TILE;
+    const float bias = !c->bias ? 0 : c->bias[c->bias_per_picture ? at->picture * c->oc + oc : oc];
     const int64_t width = c->w - x < count * TILE ? c->w - x : count * TILE;
     for (int i = 0; i < TILE && y + i < c->h; i++) {
         const float *from = pixels + i * COLUMNS * TILE;
-        const int64_t at = ((picture * c->oc + oc) * c->h + y + i) * c->w + x;
-        float *restrict to = c->y + at;
-        for (int64_t k = 0; k < width; k++) to[k] = from[k] + bias;
-        for (int64_t k = 0; k < width && c->add; k++) to[k] += c->add[at + k];
+        const int64_t start = ((at->picture * c->oc + oc) * c->h + y + i) * c->w + x;
+        float *restrict to = c->y + start;
+        const float *add = c->add ? c->add + start : NULL;
+        if (oc + CHANNELS_AHEAD < c->oc) {
+            const int64_t ahead = CHANNELS_AHEAD * c->h * c->w, bytes = width * (int64_t)sizeof *to;
+            fetch_to_write(to + ahead, bytes);
+            if (add) fetch_ahead(add + ahead, bytes);
+        }
+        if (add)
+            for (int64_t k = 0; k < width; k++) to[k] = from[k] + bias + add[k];
+        else
+            for (int64_t k = 0; k < width; k++) to[k] = from[k] + bias;
     }
 }
 
 /* One output channel of one block, the `number`th of its group. */
 static void finish_block(const chunk *p, int64_t oc, int64_t number, int64_t b) {
     float pixels[TILE * COLUMNS * TILE];
-    const float *m = p->m + (b * POSITIONS * GROUP + number) * COLUMNS;
-    for (int v = 0; v < VECS; v++)
-        transform_sums(m + v * LANES, GROUP * COLUMNS, pixels + v * LANES * TILE, COLUMNS * TILE);
-    const int64_t across = tiles_across(p->c), start = p->first + b * COLUMNS, all = p->first + p->count;
-    const int64_t end = start + COLUMNS < all ? start + COLUMNS : all;
-    for (int64_t tile = start; tile < end;) {
-        const int64_t in_row = across - tile % across, count = end - tile < in_row ? end - tile : in_row;
-        place_pixels(p->c, oc, tile, count, pixels + (tile - start) * TILE);
-        tile += count;
+    const float *m = p->m + b * POSITIONS * M_STEP + number * COLUMNS;
+    for (int v = 0; v < VECS; v++) transform_sums(m + v * LANES, M_STEP, pixels + v * LANES * TILE, COLUMNS * TILE);
+    const int64_t left = p->count - b * COLUMNS, tiles = left < COLUMNS ? left : COLUMNS;
+    for (int64_t i = 0, count; i < tiles; i += count) {
+        const place at = place_of(p->c, p->first + b * COLUMNS + i);
+        count = tiles_in_row(&at, tiles - i);
+        place_pixels(p->c, oc, &at, count, pixels + i * TILE);
     }
 }
 
 /* --- All of it ---------------------------------------------------------------------------------------------------- */
 
-/* Output channels oc .. oc + count - 1, count <= GROUP. */
-static void multiply_group(const chunk *p, int64_t oc, int64_t count) {
-    const int64_t ic = p->c->ic;
-    for (int64_t from = 0; from < ic; from += DEPTH) {
-        const int64_t depth = ic - from < DEPTH ? ic - from : DEPTH;
-        transform_group(p, oc, count, from, depth);
-        for (int64_t n = 0; n < p->blocks * POSITIONS; n++)
-            multiply_rows((block){.a = p->u + n % POSITIONS * GROUP * U_ROW,
-                                  .a_row = U_ROW,
-                                  .b = p->v + (n * ic + from) * COLUMNS,
-                                  .depth = depth,
-                                  .c = p->m + n * GROUP * COLUMNS,
-                                  .c_row = COLUMNS,
-                                  .add = from > 0},
-                          count);
+/* M of one block and position. By itself: among all the rest, compilers keep a sum in memory. */
+static __attribute__((noinline)) void multiply_position(const chunk *p, const piece *w, int64_t n) {
+    multiply_columns((block){.a = p->u + n % POSITIONS * U_STEP,
+                             .a_row = GROUP,
+                             .b = p->v + n * p->v_step + w->plane * COLUMNS,
+                             .depth = w->planes,
+                             .c = p->m + n * M_STEP,
+                             .c_row = COLUMNS,
+                             .add = w->plane > 0},
+                     w->count, p->count - n / POSITIONS * COLUMNS, TURNED_CELLS);
+}
+
+/* Output channels oc ... oc + count - 1, GROUP at a time or less. */
+static void multiply_channels(const chunk *p, int64_t oc, int64_t count) {
+    const int64_t groups = divide_up(count, GROUP), group = divide_up(divide_up(count, groups), LANES) * LANES;
+    const int64_t pieces = divide_up(p->planes, DEPTH), all = divide_up(count, group) * pieces;
+    piece now, next = {0};
+    for (int64_t i = -1; i < all; i++) {
+        now = next;
+        next = (piece){.oc = oc + (i + 1) / pieces * group, .plane = (i + 1) % pieces * DEPTH};
+        next.count = oc + count - next.oc < group ? oc + count - next.oc : group;
+        next.planes = p->planes - next.plane < DEPTH ? p->planes - next.plane : DEPTH;
+        if (i < 0) continue;
+        transform_piece(p, &now);
+        for (int64_t n = 0; n < p->blocks * POSITIONS; n++) {
+            if (i + 1 < all) fetch_piece(p, &next, n, p->blocks * POSITIONS);
+            multiply_position(p, &now, n);
+        }
+        if (i % pieces < pieces - 1) continue;
+        for (int64_t b = 0; b < p->blocks; b++)
+            for (int64_t k = 0; k < now.count; k++) finish_block(p, now.oc + k, k, b);
     }
-    for (int64_t b = 0; b < p->blocks; b++)
-        for (int64_t i = 0; i < count; i++) finish_block(p, oc + i, i, b);
+}
+
+static int64_t v_step(const cpu_conv *c) {
+    return (divide_up(cells_of(c->ic) * COLUMNS, LINE_OF_FLOATS) | 1) * LINE_OF_FLOATS;
 }
 
 /* How the work is dealt out: chunks of tiles, each with a part of the output channels. */
 typedef struct division {
-    int64_t tiles, chunk, chunks; /* in all, in one chunk, their number */
-    int64_t part, parts;          /* output channels in one part, their number */
-    bool shared;                  /* V is made by all threads together */
-    int64_t v_floats;             /* V of one chunk */
+    int64_t tiles, blocks, chunks;
+    int64_t part, parts; /* output channels in one part, their number */
+    bool shared;         /* V is made by all threads together */
+    int64_t v_floats;    /* of one chunk */
 } division;
-
-static int64_t divide_up(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
 
 static division divide(const cpu_conv *c, int threads) {
     division d = {.tiles = c->n * tiles_down(c) * tiles_across(c), .parts = 1};
-    const int64_t blocks = divide_up(d.tiles, COLUMNS), most = CHUNK_TILES / COLUMNS;
-    d.chunk = (blocks < most ? blocks : most) * COLUMNS;
-    d.chunks = divide_up(d.tiles, d.chunk);
-    d.v_floats = d.chunk * POSITIONS * c->ic;
-    d.shared = d.chunks < 4 * threads && d.chunks % threads != 0;
-    if (d.shared) d.parts = divide_up(4 * threads, d.chunks);
-    d.part = divide_up(divide_up(c->oc, d.parts), 2 * ROWS) * 2 * ROWS;
+    d.blocks = divide_up(d.tiles, COLUMNS);
+    d.chunks = divide_up(d.blocks, CHUNK);
+    d.shared = d.chunks < 2 * threads;
+    if (d.shared) {
+        const int64_t most = divide_up(c->oc, LANES);
+        d.parts = most < threads ? most : threads;
+    } else {
+        d.chunks = divide_up(d.chunks, threads) * threads;
+    }
+    d.part = divide_up(divide_up(c->oc, d.parts), LANES) * LANES;
     d.parts = divide_up(c->oc, d.part);
+    d.v_floats = divide_up(d.blocks, d.chunks) * POSITIONS * v_step(c);
     return d;
 }
 
 /* A thread's memory besides V, in floats. */
 enum {
-    U_FLOATS = POSITIONS * GROUP * U_ROW,
-    M_FLOATS = CHUNK_TILES * POSITIONS * GROUP,
-    TAP_FLOATS = (DEPTH + LANES) * TAPS,
-    LINE_FLOATS = EDGE * TILE * (CHUNK_TILES + 2),
-    FLAT_FLOATS = TILE * (CHUNK_TILES + LANES),
-    FIXED_FLOATS = U_FLOATS + M_FLOATS + TAP_FLOATS + LINE_FLOATS + 2 * EDGE * FLAT_FLOATS
+    U_FLOATS = POSITIONS * U_STEP,
+    M_FLOATS = CHUNK * POSITIONS * M_STEP,
+    INPUT_FLOATS = PAIR * EDGE * (LINE + 2 * FLAT),
+    LINE_BYTES = LINE_OF_FLOATS * sizeof(float),
+    THREAD_FLOATS = (U_FLOATS + M_FLOATS + INPUT_FLOATS + LINE_OF_FLOATS - 1) / LINE_OF_FLOATS * LINE_OF_FLOATS
 };
-enum { LINE_BYTES = 64, LINE_OF_FLOATS = LINE_BYTES / sizeof(float) };
-
-static int64_t thread_floats(const cpu_conv *c) {
-    return divide_up(FIXED_FLOATS + c->w, LINE_OF_FLOATS) * LINE_OF_FLOATS;
-}
 
 int64_t CPU_NAME(cpu_winograd_room)(const cpu_conv *c, int threads) {
     const division d = divide(c, threads);
-    return d.v_floats * (d.shared ? d.chunks : threads) + thread_floats(c) * threads + LINE_OF_FLOATS;
+    return d.v_floats * (d.shared ? d.chunks : threads) + THREAD_FLOATS * threads + LINE_OF_FLOATS;
 }
 
 /* V lies first, of all chunks or of all threads; then each thread's own memory. */
@@ -287,24 +468,24 @@ static float *first_line(float *room) {
 
 static chunk open_chunk(const cpu_conv *c, const division *d, float *room, int thread, int threads) {
     room = first_line(room);
-    chunk p = {.c = c, .first = -1, .v = room + thread * d->v_floats};
-    p.u = room + d->v_floats * (d->shared ? d->chunks : threads) + thread * thread_floats(c);
+    chunk p = {.c = c, .planes = cells_of(c->ic), .first = -1, .v_step = v_step(c), .v = room + thread * d->v_floats};
+    p.u = room + d->v_floats * (d->shared ? d->chunks : threads) + thread * THREAD_FLOATS;
     p.m = p.u + U_FLOATS;
-    p.taps = p.m + M_FLOATS;
-    p.line = p.taps + TAP_FLOATS;
-    for (int i = 0; i < EDGE; i++) {
-        p.near[i] = p.line + LINE_FLOATS + 2 * i * FLAT_FLOATS;
-        p.far[i] = p.near[i] + FLAT_FLOATS;
+    float *input = p.m + M_FLOATS;
+    memset(input, 0, INPUT_FLOATS * sizeof *input); /* what vectors read beyond must be numbers */
+    for (int i = 0; i < PAIR; i++) {
+        for (int e = 0; e < EDGE; e++, input += LINE) p.rows[i][e] = input;
+        for (int e = 0; e < EDGE; e++, input += FLAT) p.near[i][e] = input;
+        for (int e = 0; e < EDGE; e++, input += FLAT) p.far[i][e] = input;
     }
-    p.zeros = p.line + LINE_FLOATS + 2 * EDGE * FLAT_FLOATS;
-    memset(p.line, 0, (size_t)(LINE_FLOATS + 2 * EDGE * FLAT_FLOATS + c->w) * sizeof *room);
     return p;
 }
 
 static void move_to(chunk *p, const division *d, int64_t number) {
-    p->first = number * d->chunk;
-    p->count = d->tiles - p->first < d->chunk ? d->tiles - p->first : d->chunk;
-    p->blocks = divide_up(p->count, COLUMNS);
+    int64_t first;
+    p->blocks = cpu_share(d->blocks, (int)number, (int)d->chunks, &first);
+    p->first = first * COLUMNS;
+    p->count = d->tiles - p->first < p->blocks * COLUMNS ? d->tiles - p->first : p->blocks * COLUMNS;
 }
 
 void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, int threads) {
@@ -312,7 +493,7 @@ void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, in
     if (!d.shared) return;
     chunk p = open_chunk(c, &d, room, thread, threads);
     int64_t first;
-    const int64_t count = cpu_share(c->ic, thread, threads, &first);
+    const int64_t count = cpu_share(p.planes, thread, threads, &first);
     for (int64_t i = 0; i < d.chunks; i++) {
         move_to(&p, &d, i);
         p.v = first_line(room) + i * d.v_floats;
@@ -323,16 +504,15 @@ void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, in
 void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int threads) {
     const division d = divide(c, threads);
     chunk p = open_chunk(c, &d, room, thread, threads);
-    int64_t first, loaded = -1;
+    int64_t first;
     const int64_t count = cpu_share(d.chunks * d.parts, thread, threads, &first);
     for (int64_t i = first; i < first + count; i++) {
-        const int64_t number = i / d.parts, oc = i % d.parts * d.part, end = c->oc - oc < d.part ? c->oc : oc + d.part;
+        const int64_t number = i % d.chunks, oc = i / d.chunks * d.part;
         move_to(&p, &d, number);
         if (d.shared)
             p.v = first_line(room) + number * d.v_floats;
-        else if (number != loaded)
-            transform_input(&p, 0, c->ic);
-        loaded = number;
-        for (int64_t o = oc; o < end; o += GROUP) multiply_group(&p, o, end - o < GROUP ? end - o : GROUP);
+        else
+            transform_input(&p, 0, p.planes);
+        multiply_channels(&p, oc, c->oc - oc < d.part ? c->oc - oc : d.part);
     }
 }

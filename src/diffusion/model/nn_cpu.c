@@ -80,14 +80,14 @@ static struct ggml_tensor *group_norm(graph *g, struct ggml_tensor *x, const cpu
 typedef struct conv_op {
     cpu_conv shape; /* without the addresses */
     const cpu_conv_way *way;
-    bool reads_x, has_bias, has_add;
+    bool reads_x, has_scales, has_bias, has_add;
 } conv_op;
 
-/* With few tiles most of what Winograd's way multiplies would be filling. */
-static bool suits_winograd(const cpu_conv *c) {
-    enum { FEWEST_TILES = 12, FEWEST_CHANNELS = 8 };
+/* In few pixels most of what Winograd's way multiplies would be filling, or its weights would take too long. */
+static bool suits_winograd(const cpu_kernels *k, const cpu_conv *c) {
+    enum { FEWEST_CHANNELS = 8 };
     return c->kh == 3 && c->kw == 3 && c->stride == 1 && c->pad == 1 && c->ic >= FEWEST_CHANNELS &&
-           c->n * ((c->h + 3) / 4) * ((c->w + 3) / 4) >= FEWEST_TILES;
+           c->n * c->h * c->w >= k->winograd_least;
 }
 
 /* Small kernels, and room for a picture copied under each of their places where that is needed. */
@@ -101,7 +101,7 @@ static bool suits_direct(const cpu_conv *c) {
 /* A chosen way for each shape. */
 static const cpu_conv_way *way_of(const cpu_kernels *k, const cpu_conv *c) {
     if (c->doubled) return &k->conv_direct;
-    if (k->precision == CPU_F32 && suits_winograd(c)) return &k->conv_winograd;
+    if (suits_winograd(k, c)) return &k->conv_winograd;
     return suits_direct(c) ? &k->conv_direct : &k->conv;
 }
 
@@ -114,6 +114,7 @@ static void compute_conv(struct ggml_tensor *dst, int ith, int nth, void *params
     c.weight = matrix_of(kernel, kernel->ne[3]);
     float *room = p->way->room ? (*next++)->data : NULL;
     if (p->reads_x) c.x = (*next++)->data;
+    if (p->has_scales) c.scales = (*next++)->data;
     if (p->has_bias) c.bias = (*next++)->data;
     if (p->has_add) c.add = (*next++)->data;
     p->way->output(&c, room, ith, nth);
@@ -156,15 +157,17 @@ static struct ggml_tensor *convolution(graph *g, const cpu_conv *c, struct ggml_
                                        struct ggml_tensor *kernel, struct ggml_tensor *bias, struct ggml_tensor *add) {
     conv_op *p = graph_note(g, sizeof *p);
     const cpu_conv_way *way = way_of(conv_kernels(g, c), c);
-    *p = (conv_op){*c, way, !way->is_laid_out, bias != NULL, add != NULL};
+    const bool reads_x = !way->is_laid_out;
+    *p = (conv_op){*c, way, reads_x, reads_x && scales, bias != NULL, add != NULL};
     graph_add_work(g, (double)c->n * (double)(c->oh * c->ow) * (double)(c->kh * c->kw) * (double)c->ic * (double)c->oc);
-    struct ggml_tensor *args[5] = {kernel}, *input[2] = {x, scales};
+    struct ggml_tensor *args[6] = {kernel}, *input[2] = {x, scales};
     int count = 1;
     if (way->room)
         args[count++] = operation(g, scales ? "convolution, input with silu" : "convolution, input",
                                   (int64_t[]){way->room(c, backend_threads(g->b)), 1, 1, 1}, input, scales ? 2 : 1,
                                   compute_conv_input, p);
     if (p->reads_x) args[count++] = x;
+    if (p->has_scales) args[count++] = scales;
     if (bias) args[count++] = bias;
     if (add) args[count++] = add;
     return operation(g, way->name, (int64_t[]){c->ow, c->oh, c->oc, c->n}, args, count, compute_conv, p);
@@ -192,7 +195,7 @@ struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_n
     x = contiguous(g, x);
     const cpu_conv c = conv_shape(x, kernel, bias, 1, (int)(kernel->ne[0] / 2));
     struct ggml_tensor *scales = NULL;
-    if (way_of(conv_kernels(g, &c), &c)->is_laid_out)
+    if (way_of(conv_kernels(g, &c), &c)->room)
         scales = group_norm(g, x, norm, GROUP_SCALES);
     else
         x = group_norm(g, x, norm, GROUP_NORM_SILU);
