@@ -191,7 +191,7 @@ static cpu_matrix weights(int64_t rows, int64_t columns) {
     for (int64_t i = 0; i < rows * columns; i++) w[i] = (uint16_t)(0x3c00 + i * 31 % 512); /* 0.008 .. 0.03 */
     for (int64_t i = rows * columns; i < count; i += rows * columns)
         memcpy(w + i, w, (size_t)(rows * columns) * sizeof *w);
-    return (cpu_matrix){w, (size_t)columns * sizeof *w, sizeof *w, halves_to_floats};
+    return (cpu_matrix){w, (size_t)columns * sizeof *w, 1, sizeof *w, halves_to_floats};
 }
 
 static void bench_way(const cpu_kernels *k, const cpu_conv *shape, const cpu_conv_way *way, const char *suffix,
@@ -224,7 +224,8 @@ static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, in
                         .pad = pad};
     bench_way(k, &c, &k->conv, "", 1, k->precision);
     if (stride == 1) bench_way(k, &c, &k->conv_direct, ", direct", 1, k->precision);
-    if (stride == 1 && kernel == 3) bench_way(k, &c, &k->conv_winograd, ", Winograd", k->precision == CPU_BF16 ? 4.0 / 9 : 0.25, k->precision);
+    if (stride == 1 && kernel == 3)
+        bench_way(k, &c, &k->conv_winograd, ", Winograd", k->precision == CPU_BF16 ? 4.0 / 9 : 0.25, k->precision);
 }
 
 /* Of a picture of twice the side. */
@@ -248,7 +249,7 @@ static void bench_linear(const cpu_kernels *k, int t, int in, int out) {
     char name[96];
     snprintf(name, sizeof name, "linear %d x %d -> %d", t, in, out);
     if (!strstr(name, only)) return;
-    cpu_linear l = {.x = numbers((int64_t)t * in),
+    cpu_linear l = {.x = numbers((int64_t)t * (k->packed_row ? k->packed_row(in) : in)),
                     .y = numbers((int64_t)t * out),
                     .weight = weights(out, in),
                     .t = t,
@@ -298,7 +299,7 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
     const cpu_layer_norm layer = {
         .x = x, .weight = scale, .bias = scale, .y = y, .rows = n * plane, .width = c, .eps = 1e-5f};
     report_moved("  layer norm", &(work){run_layer_norm, k, &layer, NULL, NULL}, 2 * count);
-    report_moved("  geglu", &(work){run_geglu, k, &(cpu_geglu){x, y, n * plane, c}, NULL, NULL}, 3 * count);
+    report_moved("  geglu", &(work){run_geglu, k, &(cpu_geglu){x, y, n * plane, c, false}, NULL, NULL}, 3 * count);
     const cpu_transpose turn = {x, x + count, y, n, c, plane};
     report_moved("  transposed and added", &(work){run_transpose, k, &turn, NULL, NULL}, 3 * count);
     const cpu_upsample twice = {x, y, (int64_t)n * c, side / 2, side / 2};

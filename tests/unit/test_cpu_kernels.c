@@ -127,7 +127,7 @@ static void check_conv(const cpu_kernels *k, const conv_case *t, const cpu_conv_
     float *x = inputs(k, (int64_t)t->n * t->ic * t->h * t->w), *bias = numbers((int64_t)t->n * t->oc);
     cpu_conv c = {.x = x,
                   .bias = t->bias ? bias : NULL,
-                  .weight = {w, (size_t)(t->ic * kernel * kernel) * sizeof *w, sizeof *w, half_floats},
+                  .weight = {w, (size_t)(t->ic * kernel * kernel) * sizeof *w, 1, sizeof *w, half_floats},
                   .n = t->n,
                   .ic = t->ic,
                   .oc = t->oc,
@@ -141,7 +141,7 @@ static void check_conv(const cpu_kernels *k, const conv_case *t, const cpu_conv_
                   .pad = t->pad,
                   .bias_per_picture = t->per_picture};
     if (t->is_float)
-        c.weight = (cpu_matrix){wide, (size_t)(t->ic * kernel * kernel) * sizeof *wide, sizeof *wide, NULL};
+        c.weight = (cpu_matrix){wide, (size_t)(t->ic * kernel * kernel) * sizeof *wide, 1, sizeof *wide, NULL};
     const int64_t count = c.n * c.oc * c.oh * c.ow;
     float *first = malloc((size_t)count * sizeof *first), *again = malloc((size_t)count * sizeof *again);
     float *add = numbers(count);
@@ -255,7 +255,7 @@ static void check_scaled(const cpu_kernels *k, const cpu_conv_way *way, int64_t 
     }
     float *first = malloc((size_t)count * sizeof *first), *again = malloc((size_t)count * sizeof *again);
     cpu_conv c = {.x = scaled,
-                  .weight = {weights, (size_t)(ic * 9) * sizeof *weights, sizeof *weights, half_floats},
+                  .weight = {weights, (size_t)(ic * 9) * sizeof *weights, 1, sizeof *weights, half_floats},
                   .n = n,
                   .ic = ic,
                   .oc = oc,
@@ -317,7 +317,7 @@ static void check_doubled(const cpu_kernels *k, int64_t n, int64_t ic, int64_t o
     cpu_conv c = {.x = twice,
                   .bias = bias ? biases : NULL,
                   .bias_per_picture = bias,
-                  .weight = {weights, (size_t)(ic * 9) * sizeof *weights, sizeof *weights, half_floats},
+                  .weight = {weights, (size_t)(ic * 9) * sizeof *weights, 1, sizeof *weights, half_floats},
                   .n = n,
                   .ic = ic,
                   .oc = oc,
@@ -360,10 +360,38 @@ static void test_doubled(void **state) {
 
 /* --- Matrix product --- */
 
-static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool whole_rows) {
+enum { BLOCK = 256 };
+
+/* As a quantised type is read: whole blocks only. */
+static void block_floats(const void *from, float *to, int64_t n) {
+    assert_int_equal(n % BLOCK, 0);
+    half_floats(from, to, n);
+}
+
+/* x [rows, width], packed. */
+static float *packed_rows(const cpu_kernels *k, const float *x, int64_t rows, int64_t width) {
+    const int64_t count = rows * k->packed_row(width);
+    float *y = malloc((size_t)count * sizeof *y);
+    for (int64_t i = 0; i < count; i++) y[i] = NAN;
+    const cpu_pack p = {x, y, rows, width};
+    for (int i = 0; i < 3; i++) k->pack(&p, i, 3);
+    return y;
+}
+
+/* What is packed is `want`, row by row; behind a row there may be anything. */
+static void assert_packed(const cpu_kernels *k, const float *got, const float *want, int64_t rows, int64_t width) {
+    const int64_t row = k->packed_row(width), used = (width + 1) / 2;
+    float *packed = packed_rows(k, want, rows, width);
+    for (int64_t i = 0; i < rows; i++) assert_memory_equal(got + i * row, packed + i * row, (size_t)used * sizeof *got);
+    free(packed);
+}
+
+/* in_blocks: `in` is rounded up to whole ones; with something added to the result. */
+static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool in_blocks) {
+    if (in_blocks) in = (in + BLOCK - 1) / BLOCK * BLOCK;
     uint16_t *w = halves(in * out);
     float *x = inputs(k, t * in), *bias = numbers(out), *first = numbers(t * out), *again = numbers(t * out);
-    float *add = whole_rows ? numbers(t * out) : NULL;
+    float *add = in_blocks ? numbers(t * out) : NULL;
     double *want = malloc((size_t)(t * out) * sizeof *want);
     for (int64_t i = 0; i < t * out; i++) {
         want[i] = (double)bias[i % out] + (add ? (double)add[i] : 0);
@@ -377,7 +405,10 @@ static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t ou
                     .t = t,
                     .in = in,
                     .out = out,
-                    .weight = {w, (size_t)in * sizeof *w, whole_rows ? 0 : sizeof *w, half_floats}};
+                    .weight = {w, (size_t)in * sizeof *w, 1, sizeof *w, half_floats}};
+    float *rows = k->packed_row ? packed_rows(k, x, t, in) : NULL;
+    if (rows) l.x = rows;
+    if (in_blocks) l.weight.block = BLOCK, l.weight.block_bytes = BLOCK * sizeof *w, l.weight.to_floats = block_floats;
     char what[96];
     snprintf(what, sizeof what, "%s linear t%d in%d out%d", k->name, (int)t, (int)in, (int)out);
     k->linear(&l, 0, 1);
@@ -387,7 +418,7 @@ static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t ou
         for (int i = 0; i < threads; i++) k->linear(&l, i, threads);
         assert_memory_equal(first, again, (size_t)(t * out) * sizeof *first);
     }
-    free(want), free(first), free(again), free(add), free(bias), free(x), free(w);
+    free(want), free(first), free(again), free(add), free(bias), free(x), free(w), free(rows);
 }
 
 static void products_of(const cpu_kernels *k) {
@@ -568,6 +599,14 @@ static void check_layer_norm(const cpu_kernels *k, int64_t rows, int64_t width, 
     k->layer_norm(&p, 0, 1);
     assert_near(what, y, want, count, 0.5, 5e-7 * (1 + fabs((double)middle)));
     ASSERT_SAME_FOR_THREADS(k->layer_norm, &p, y, count);
+    if (k->packed_row) {
+        cpu_layer_norm packed = p;
+        packed.y = numbers(rows * k->packed_row(width));
+        packed.packed = true;
+        for (int i = 0; i < 3; i++) k->layer_norm(&packed, i, 3);
+        assert_packed(k, packed.y, y, rows, width);
+        free(packed.y);
+    }
     free(want), free(x), free(weight), free(bias), free(y);
 }
 
@@ -597,12 +636,19 @@ static void check_geglu(const cpu_kernels *k, int64_t rows, int64_t width, float
         const float *row = x + i / width * 2 * width + i % width;
         want[i] = (double)row[0] * gelu_of((double)row[width]);
     }
-    const cpu_geglu p = {x, y, rows, width};
+    const cpu_geglu p = {x, y, rows, width, false};
     char what[96];
     snprintf(what, sizeof what, "%s geglu %d x %d, up to %g", k->name, (int)rows, (int)width, (double)wide);
     k->geglu(&p, 0, 1);
     assert_near(what, y, want, count, 0.5, 4e-6);
     ASSERT_SAME_FOR_THREADS(k->geglu, &p, y, count);
+    if (k->packed_row) {
+        float *rows_of_cells = numbers(rows * k->packed_row(width));
+        const cpu_geglu packed = {x, rows_of_cells, rows, width, true};
+        for (int i = 0; i < 3; i++) k->geglu(&packed, i, 3);
+        assert_packed(k, rows_of_cells, y, rows, width);
+        free(rows_of_cells);
+    }
     free(want), free(x), free(y);
 }
 

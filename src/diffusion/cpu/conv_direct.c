@@ -182,8 +182,7 @@ static void pack_folded(const part *p, int64_t planes, int64_t i) {
 static const void *weights_of(const cpu_conv *c, const piece *w, int64_t i, int64_t *numbers) {
     const int64_t taps = c->kh * c->kw, channels = w->planes * PAIR, left = c->ic - w->plane * PAIR;
     *numbers = (left < channels ? left : channels) * taps;
-    const size_t skip = (size_t)(w->plane * PAIR * taps);
-    return (const char *)c->weight.data + (size_t)(w->oc + i) * c->weight.row_bytes + skip * c->weight.element_bytes;
+    return matrix_at(&c->weight, w->oc + i, w->plane * PAIR * taps);
 }
 
 static void pack_weights(const part *p) {
@@ -193,8 +192,7 @@ static void pack_weights(const part *p) {
         int64_t numbers;
         const void *row = weights_of(p->c, &p->now, i, &numbers);
         if (i + ROWS_AHEAD < p->now.count) /* rows lie too far apart for the processor to foresee them */
-            fetch_ahead((const char *)row + ROWS_AHEAD * p->c->weight.row_bytes,
-                        numbers * (int64_t)p->c->weight.element_bytes);
+            fetch_ahead((const char *)row + ROWS_AHEAD * p->c->weight.row_bytes, matrix_bytes(&p->c->weight, numbers));
         float *cells = p->weights + i * ROW;
         if (p->c->weight.to_floats)
             p->c->weight.to_floats(row, p->taps, numbers);
@@ -218,7 +216,7 @@ static void fetch_next(const part *p, int64_t share, int64_t shares) {
     for (int64_t i = first; i < first + count; i++) {
         int64_t numbers;
         const void *row = weights_of(p->c, &p->next, i, &numbers);
-        fetch_ahead(row, numbers * (int64_t)p->c->weight.element_bytes);
+        fetch_ahead(row, matrix_bytes(&p->c->weight, numbers));
     }
 }
 

@@ -218,6 +218,13 @@ static inline void pack_along(const float *from, int64_t n, float *cells) {
 #endif
 }
 
+/* Floats from one packed row to the next: an odd number of cache lines, so that rows do not fall together in the cache.
+ */
+static inline int64_t packed_row_of(int64_t numbers) {
+    enum { LINE = 16 };
+    return ((cells_of(numbers) + LINE - 1) / LINE | 1) * LINE;
+}
+
 #if defined(__AVX512BF16__)
 /* A vector of cells: the numbers of `even` with those of `odd` behind each. */
 ALWAYS_INLINE vec pair_up(vec even, vec odd) {

@@ -18,12 +18,13 @@
 /* What the operands of matrix products are rounded to. */
 typedef enum cpu_precision { CPU_F32, CPU_BF16 } cpu_precision;
 
-/* A matrix of weights. */
+/* A matrix of weights, in blocks of so many numbers; a block of one number for types without. */
 typedef struct cpu_matrix {
     const void *data;
-    size_t row_bytes;                                          /* from one row to the next */
-    size_t element_bytes;                                      /* 0 for types of blocks: only whole rows can be read */
-    void (*to_floats)(const void *from, float *to, int64_t n); /* NULL: they are floats */
+    size_t row_bytes; /* from one row to the next */
+    int64_t block;    /* 256 at most, a power of 2 */
+    size_t block_bytes;
+    void (*to_floats)(const void *from, float *to, int64_t n); /* whole blocks; NULL: they are floats */
 } cpu_matrix;
 
 /* A convolution over pictures x [n, ic, h, w] with weights [oc, ic, kh, kw] -> y [n, oc, oh, ow]. */
@@ -39,9 +40,16 @@ typedef struct cpu_conv {
     bool doubled; /* of the picture with each of its pixels four times: oh = 2 h, ow = 2 w. 3x3, stride 1, pad 1 */
 } cpu_conv;
 
+/* x [rows, width] -> y [rows, packed_row(width)]: rows as matrix products take them, if they are not floats. */
+typedef struct cpu_pack {
+    const float *x;
+    float *y;
+    int64_t rows, width;
+} cpu_pack;
+
 /* y [t, out] = x [t, in] weight [out, in]^T + bias [out] + add [t, out]. */
 typedef struct cpu_linear {
-    const float *x, *bias, *add; /* bias, add: NULL: none */
+    const float *x, *bias, *add; /* x: packed rows where there are such; bias, add: NULL: none */
     cpu_matrix weight;
     float *y;
     int64_t t, in, out;
@@ -71,6 +79,7 @@ typedef struct cpu_layer_norm {
     float *y;
     int64_t rows, width;
     float eps;
+    bool packed; /* y: packed rows */
 } cpu_layer_norm;
 
 /* y [rows, width] = the first half of x [rows, 2 width] times gelu of the second (Shazeer 2020). */
@@ -78,6 +87,7 @@ typedef struct cpu_geglu {
     const float *x;
     float *y;
     int64_t rows, width;
+    bool packed; /* y: packed rows */
 } cpu_geglu;
 
 /* y [n, columns, rows] = x [n, rows, columns] transposed, plus `add` [n, columns, rows] (NULL: nothing). */
@@ -111,6 +121,8 @@ typedef struct cpu_kernels {
                                  * stride than 1, a result of another size than the picture's, or small pictures */
     cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; worth it from winograd_least pixels on */
     int64_t winograd_least;     /* of all pictures together */
+    int64_t (*packed_row)(int64_t width); /* floats from row to row; NULL: there are no packed rows */
+    void (*pack)(const cpu_pack *p, int thread, int threads);
     void (*linear)(const cpu_linear *p, int thread, int threads);
     void (*attention)(const cpu_attention *p, int thread, int threads);
     void (*group_norm)(const cpu_group_norm *p, int thread, int threads);

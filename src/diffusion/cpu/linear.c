@@ -1,48 +1,55 @@
 /* linear.c - y = x W^T + b. A group of blocks of COLUMNS outputs has its weights turned into panels of cells
- * [depth][COLUMNS] once, in the second-level cache, and all rows of x go past them, turned into cells ROWS at a time.
- * What is read next comes to the cache while what is there is multiplied. Quantised weights are read a whole row at a
- * time. */
+ * [depth][COLUMNS] once, in the second-level cache, and all rows of x go past them, TALL at a time. Those rows and the
+ * panels meet a STEP of the depth at a time, so that a panel's step is in the first-level cache for all of the rows,
+ * and the rows' step for all panels. The next rows and the weights of the next panels come from memory meanwhile.
+ *
+ * With bfloat16 the rows of x are packed already (cpu_pack_rows): they are read once for each group, and may have been
+ * made for several products. */
 #include "diffusion/cpu/isa.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
 
 /* In cells. The filling keeps rows from falling together in the cache. */
-enum { DEPTH = 512, FILLING = 16, PANELS = 4 * DEPTH * COLUMNS };
-enum { ROWS_AHEAD = 8 };                                /* of weights */
-enum { LINES = LANES > ROWS ? (int)LANES : (int)ROWS }; /* of weights, then of x */
+enum { DEPTH = 512, STEP = 6144 / COLUMNS, FILLING = 16, PANELS = 4 * DEPTH * COLUMNS };
+enum { TALL = 4 * ROWS }; /* rows of x at a time */
+enum { ROWS_AHEAD = 8 };  /* of weights */
 
-/* What a thread does at a time: rows t ... of x, outputs out ... */
+/* What a thread does at a time: rows t ... of x, outputs out ..., numbers from ... of the depth. */
 typedef struct part {
     const cpu_linear *p;
-    int64_t t, count, out, blocks;
-    int64_t row, panel; /* floats in each of: */
-    float *lines;       /* [LINES][at most DEPTH + FILLING] */
-    float *panels;      /* [blocks][at most DEPTH][COLUMNS] */
+    int64_t t, count, out, blocks, from, depth;
+    int64_t x_row, row, panel; /* floats from row to row of x; in each of: */
+    float *lines;              /* [LANES][cells of depth, and FILLING] */
+    float *panels;             /* [blocks][cells of depth][COLUMNS] */
+    float *sums;               /* [blocks][TALL][COLUMNS] */
 } part;
 
-/* Numbers from ... from + depth - 1 of one row of weights; beyond the last row they are 0. */
-static void read_row(const cpu_linear *p, row_reader *rows, int64_t out, int64_t from, int64_t depth, float *cells) {
-    if (out >= p->out) {
-        memset(cells, 0, (size_t)cells_of(depth) * sizeof *cells);
+/* How many of a block's outputs there are. */
+static int64_t columns_of(const part *s, int64_t number) {
+    const int64_t left = s->p->out - s->out - number * COLUMNS;
+    return left < COLUMNS ? left : COLUMNS;
+}
+
+/* One row of weights; beyond the last row they are 0. */
+static void read_row(const part *s, int64_t out, float *cells) {
+    const cpu_matrix *m = &s->p->weight;
+    if (out >= s->p->out) {
+        memset(cells, 0, (size_t)cells_of(s->depth) * sizeof *cells);
         return;
     }
-    if (out + ROWS_AHEAD < p->out)
-        fetch_ahead((const char *)p->weight.data + (size_t)(out + ROWS_AHEAD) * p->weight.row_bytes +
-                        (size_t)from * p->weight.element_bytes,
-                    depth * (int64_t)p->weight.element_bytes);
-    int64_t row;
-    const bool whole = p->weight.to_floats && !p->weight.element_bytes;
-    const float *w = rows_read(rows, out, 1, whole ? 0 : from, whole ? p->in : depth, &row);
-    pack_along(whole ? w + from : w, depth, cells);
+    if (out + ROWS_AHEAD < s->p->out) fetch_ahead(matrix_at(m, out + ROWS_AHEAD, s->from), matrix_bytes(m, s->depth));
+    float numbers[DEPTH * PAIR];
+    const void *from = matrix_at(m, out, s->from);
+    if (m->to_floats) m->to_floats(from, numbers, s->depth);
+    pack_along(m->to_floats ? numbers : from, s->depth, cells);
 }
 
 /* COLUMNS rows of weights, transposed. */
-static void fill_panel(const part *s, row_reader *rows, int64_t number, int64_t from, int64_t depth) {
-    const int64_t out = s->out + number * COLUMNS;
+static void fill_panel(const part *s, int64_t number) {
+    const int64_t out = s->out + number * COLUMNS, cells = cells_of(s->depth);
     float *panel = s->panels + number * s->panel;
-    const int64_t cells = cells_of(depth);
     for (int64_t column = 0; column < COLUMNS; column += LANES) {
-        for (int i = 0; i < LANES; i++) read_row(s->p, rows, out + column + i, from, depth, s->lines + i * s->row);
+        for (int i = 0; i < LANES; i++) read_row(s, out + column + i, s->lines + i * s->row);
         for (int64_t k = 0; k < cells; k += LANES) {
             vec m[LANES];
             for (int i = 0; i < LANES; i++) m[i] = load(s->lines + i * s->row + k);
@@ -52,43 +59,80 @@ static void fill_panel(const part *s, row_reader *rows, int64_t number, int64_t 
     }
 }
 
-/* Some rows of x, at most ROWS, against one panel. */
-static void linear_block(const part *s, int64_t t, int64_t some, int64_t block_number, int64_t from, int64_t depth) {
+/* The part's depth of row t of x. */
+static const float *cells_at(const part *s, int64_t t) {
+    return s->p->x + t * s->x_row + s->from / PAIR;
+}
+
+/* Share number `share` of `shares` comes to the cache: of a part's weights; of the rows of x from t on. */
+static void fetch_weights(const part *s, int64_t share, int64_t shares) {
+    const int64_t left = s->p->out - s->out, all = s->blocks * COLUMNS;
+    int64_t first;
+    const int64_t count = cpu_share(left < all ? left : all, (int)share, (int)shares, &first);
+    for (int64_t i = first; i < first + count; i++)
+        fetch_ahead(matrix_at(&s->p->weight, s->out + i, s->from), matrix_bytes(&s->p->weight, s->depth));
+}
+static void fetch_rows(const part *s, int64_t t, int64_t share, int64_t shares) {
+    const int64_t left = s->t + s->count - t;
+    int64_t first;
+    const int64_t count = cpu_share(left < TALL ? left : TALL, (int)share, (int)shares, &first);
+    for (int64_t i = first; i < first + count; i++)
+        fetch_ahead(cells_at(s, t + i), cells_of(s->depth) * (int64_t)sizeof *s->p->x);
+}
+
+/* Rows t ... of x, at most TALL, against a step of one panel. By itself: among all the rest, compilers keep a sum in
+ * memory. */
+static __attribute__((noinline)) void multiply_step(const part *s, int64_t t, int64_t rows, int64_t number,
+                                                    int64_t from, int64_t cells) {
+    multiply_columns((block){.a = cells_at(s, t) + from,
+                             .a_row = s->x_row,
+                             .b = s->panels + number * s->panel + from * COLUMNS,
+                             .depth = cells,
+                             .c = s->sums + number * TALL * COLUMNS,
+                             .c_row = COLUMNS,
+                             .add = s->from > 0 || from > 0},
+                     rows, columns_of(s, number), CELLS);
+}
+
+/* What y holds so far. */
+static void load_sums(const part *s, int64_t t, int64_t rows) {
+    for (int64_t i = 0; i < rows * s->blocks; i++) {
+        const int64_t number = i / rows, r = i % rows;
+        memcpy(s->sums + (number * TALL + r) * COLUMNS, s->p->y + (t + r) * s->p->out + s->out + number * COLUMNS,
+               (size_t)columns_of(s, number) * sizeof *s->sums);
+    }
+}
+
+static void store_sums(const part *s, int64_t t, int64_t rows) {
     const cpu_linear *p = s->p;
-    const int64_t out = s->out + block_number * COLUMNS, columns = p->out - out < COLUMNS ? p->out - out : COLUMNS;
-    float sums[ROWS * COLUMNS], *y = p->y + t * p->out + out;
-    for (int64_t r = 0; r < some && from > 0; r++)
-        memcpy(sums + r * COLUMNS, y + r * p->out, (size_t)columns * sizeof *y);
-    multiply_cell_rows((block){.a = s->lines,
-                               .a_row = s->row,
-                               .b = s->panels + block_number * s->panel,
-                               .depth = cells_of(depth),
-                               .c = sums,
-                               .c_row = COLUMNS,
-                               .add = from > 0},
-                       some);
-    const bool is_last = from + depth == p->in;
-    const float *bias = is_last && p->bias ? p->bias + out : NULL;
-    for (int64_t r = 0; r < some; r++, y += p->out) {
+    const bool is_last = s->from + s->depth == p->in;
+    for (int64_t i = 0; i < rows * s->blocks; i++) {
+        const int64_t number = i / rows, r = i % rows, columns = columns_of(s, number), out = s->out + number * COLUMNS;
+        const float *sums = s->sums + (number * TALL + r) * COLUMNS;
+        const float *bias = is_last && p->bias ? p->bias + out : NULL;
         const float *add = is_last && p->add ? p->add + (t + r) * p->out + out : NULL;
-        if (!bias) memcpy(y, sums + r * COLUMNS, (size_t)columns * sizeof *y);
-        for (int64_t j = 0; j < columns && bias; j++) y[j] = sums[r * COLUMNS + j] + bias[j];
+        float *restrict y = p->y + (t + r) * p->out + out;
+        if (!bias) memcpy(y, sums, (size_t)columns * sizeof *y);
+        for (int64_t j = 0; j < columns && bias; j++) y[j] = sums[j] + bias[j];
         for (int64_t j = 0; j < columns && add; j++) y[j] += add[j];
     }
 }
 
-static void linear_part(const part *s, row_reader *rows) {
-    const cpu_linear *p = s->p;
-    for (int64_t from = 0; from < p->in; from += DEPTH * PAIR) {
-        const int64_t depth = p->in - from < DEPTH * PAIR ? p->in - from : DEPTH * PAIR;
-        for (int64_t b = 0; b < s->blocks; b++) fill_panel(s, rows, b, from, depth);
-        for (int64_t t = s->t; t < s->t + s->count; t += ROWS) {
-            const int64_t left = s->t + s->count - t, some = left < ROWS ? left : ROWS;
-            for (int64_t r = 0; r < some; r++) pack_along(p->x + (t + r) * p->in + from, depth, s->lines + r * s->row);
-            for (int64_t r = some; r < left && r < 2 * ROWS; r++)
-                fetch_ahead(p->x + (t + r) * p->in + from, depth * (int64_t)sizeof *p->x);
-            for (int64_t b = 0; b < s->blocks; b++) linear_block(s, t, some, b, from, depth);
+/* next: the weights that come to the cache meanwhile; NULL: none */
+static void multiply_part(const part *s, const part *next) {
+    const int64_t cells = cells_of(s->depth), steps = (cells + STEP - 1) / STEP, step = (cells + steps - 1) / steps;
+    const int64_t shares = (s->count + TALL - 1) / TALL * steps * s->blocks;
+    for (int64_t b = 0; b < s->blocks; b++) fill_panel(s, b);
+    for (int64_t t = s->t, share = 0; t < s->t + s->count; t += TALL) {
+        const int64_t left = s->t + s->count - t, rows = left < TALL ? left : TALL;
+        if (s->from > 0) load_sums(s, t, rows);
+        for (int64_t i = 0; i < steps * s->blocks; i++) {
+            const int64_t from = i / s->blocks * step, end = cells - from < step ? cells : from + step;
+            if (next) fetch_weights(next, share++, shares);
+            if (rows < left) fetch_rows(s, t + TALL, i, steps * s->blocks);
+            multiply_step(s, t, rows, i % s->blocks, from, end - from);
         }
+        store_sums(s, t, rows);
     }
 }
 
@@ -97,8 +141,9 @@ typedef struct division {
     int64_t blocks, groups, shares;
 } division;
 
+/* Part number `number`, without the memory: of all of the depth. */
 static part part_of(const cpu_linear *p, const division *d, int64_t number) {
-    part s = {.p = p};
+    part s = {.p = p, .depth = p->in};
     s.blocks = cpu_share(d->blocks, (int)(number % d->groups), (int)d->groups, &s.out);
     s.out *= COLUMNS;
     s.count = cpu_share(p->t, (int)(number / d->groups), (int)d->shares, &s.t);
@@ -130,21 +175,37 @@ static division divide(const cpu_linear *p, int64_t depth, int threads) {
 }
 
 void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) {
-    const int64_t cells = cells_of(p->in), depth = cells < DEPTH ? cells : DEPTH;
+    const int64_t cells = cells_of(p->in), depth = cells < DEPTH ? cells : DEPTH, pieces = (cells + DEPTH - 1) / DEPTH;
     const division d = divide(p, depth, threads);
     const int64_t row = depth + FILLING, panel = depth * COLUMNS, most = (d.blocks + d.groups - 1) / d.groups;
-    cpu_room room = cpu_room_open(LINES * row + most * panel);
-    row_reader rows = row_reader_open(&p->weight, 1, p->in);
+    cpu_room room = cpu_room_open(LANES * row + most * (panel + TALL * COLUMNS));
     int64_t first;
-    const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first);
-    for (int64_t i = first; i < first + count; i++) {
-        part s = part_of(p, &d, i);
-        s.row = row;
-        s.panel = panel;
-        s.lines = room.floats;
-        s.panels = room.floats + LINES * row;
-        linear_part(&s, &rows);
+    const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first), end = (first + count) * pieces;
+    part next = {0};
+    for (int64_t i = first * pieces; i <= end; i++) {
+        const part now = next;
+        if (i < end) {
+            next = part_of(p, &d, i / pieces);
+            next.from = i % pieces * DEPTH * PAIR;
+            next.depth = p->in - next.from < DEPTH * PAIR ? p->in - next.from : DEPTH * PAIR;
+            next.x_row = PAIR > 1 ? packed_row_of(p->in) : p->in;
+            next.row = row;
+            next.panel = panel;
+            next.lines = room.floats;
+            next.panels = room.floats + LANES * row;
+            next.sums = next.panels + most * panel;
+        }
+        if (i > first * pieces) multiply_part(&now, i < end ? &next : NULL);
     }
-    row_reader_close(&rows);
     cpu_room_close(&room);
+}
+
+int64_t CPU_NAME(cpu_packed_row)(int64_t width) {
+    return packed_row_of(width);
+}
+
+void CPU_NAME(cpu_pack_rows)(const cpu_pack *p, int thread, int threads) {
+    int64_t first;
+    const int64_t count = cpu_share(p->rows, thread, threads, &first), row = packed_row_of(p->width);
+    for (int64_t i = first; i < first + count; i++) pack_along(p->x + i * p->width, p->width, p->y + i * row);
 }

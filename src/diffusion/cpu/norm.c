@@ -5,6 +5,7 @@
  * as two passes over everything. */
 #include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
+#include "diffusion/cpu/rows.h"
 
 #include <math.h>
 
@@ -112,19 +113,30 @@ static void normalize_row(const cpu_layer_norm *p, const float *x, float *y) {
 
 void CPU_NAME(cpu_normalize_rows)(const cpu_layer_norm *p, int thread, int threads) {
     int64_t first;
-    const int64_t count = cpu_share(p->rows, thread, threads, &first);
-    for (int64_t i = first; i < first + count; i++) normalize_row(p, p->x + i * p->width, p->y + i * p->width);
+    const int64_t count = cpu_share(p->rows, thread, threads, &first), row = packed_row_of(p->width);
+    cpu_room room = cpu_room_open(p->packed ? p->width : 0);
+    for (int64_t i = first; i < first + count; i++) {
+        normalize_row(p, p->x + i * p->width, p->packed ? room.floats : p->y + i * p->width);
+        if (p->packed) pack_along(room.floats, p->width, p->y + i * row);
+    }
+    cpu_room_close(&room);
+}
+
+static void gate_row(const float *x, int64_t width, float *y) {
+    const float *gate = x + width;
+    int64_t i = 0;
+    for (; i + LANES <= width; i += LANES) store(y + i, load(x + i) * gelu(load(gate + i)));
+    const int64_t rest = width - i;
+    if (rest) store_some(y + i, load_some(x + i, rest) * gelu(load_some(gate + i, rest)), rest);
 }
 
 void CPU_NAME(cpu_gate)(const cpu_geglu *p, int thread, int threads) {
     int64_t first;
-    const int64_t count = cpu_share(p->rows, thread, threads, &first);
-    for (int64_t row = first; row < first + count; row++) {
-        const float *x = p->x + 2 * row * p->width, *gate = x + p->width;
-        float *y = p->y + row * p->width;
-        int64_t i = 0;
-        for (; i + LANES <= p->width; i += LANES) store(y + i, load(x + i) * gelu(load(gate + i)));
-        const int64_t rest = p->width - i;
-        if (rest) store_some(y + i, load_some(x + i, rest) * gelu(load_some(gate + i, rest)), rest);
+    const int64_t count = cpu_share(p->rows, thread, threads, &first), row = packed_row_of(p->width);
+    cpu_room room = cpu_room_open(p->packed ? p->width : 0);
+    for (int64_t i = first; i < first + count; i++) {
+        gate_row(p->x + 2 * i * p->width, p->width, p->packed ? room.floats : p->y + i * p->width);
+        if (p->packed) pack_along(room.floats, p->width, p->y + i * row);
     }
+    cpu_room_close(&room);
 }

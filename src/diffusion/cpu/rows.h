@@ -7,6 +7,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* Where a matrix has number `from` of a row, the first of a block; and how many bytes n numbers from there on take. */
+static inline const void *matrix_at(const cpu_matrix *m, int64_t row, int64_t from) {
+    return (const char *)m->data + (size_t)row * m->row_bytes + (size_t)(from / m->block) * m->block_bytes;
+}
+static inline int64_t matrix_bytes(const cpu_matrix *m, int64_t n) {
+    return n / m->block * (int64_t)m->block_bytes;
+}
+
 /* Has `bytes` bytes come to the second-level cache, to be read or to be written. */
 static inline void fetch_ahead(const void *from, int64_t bytes) {
     enum { LINE = 64 };
@@ -75,14 +83,12 @@ static inline void row_reader_close(row_reader *r) {
 static inline const float *rows_read(row_reader *r, int64_t first, int64_t count, int64_t from, int64_t depth,
                                      int64_t *row) {
     const cpu_matrix *m = r->m;
-    const char *data = (const char *)m->data + (size_t)first * m->row_bytes;
     if (!m->to_floats) {
         *row = (int64_t)(m->row_bytes / sizeof(float));
-        return (const float *)(const void *)data + from;
+        return matrix_at(m, first, from);
     }
     for (int64_t i = 0; i < count; i++)
-        m->to_floats(data + (size_t)i * m->row_bytes + (size_t)from * m->element_bytes, r->room.floats + i * r->depth,
-                     depth);
+        m->to_floats(matrix_at(m, first + i, from), r->room.floats + i * r->depth, depth);
     *row = r->depth;
     return r->room.floats;
 }

@@ -12,6 +12,8 @@ void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, float *room, int thread, int t
 int64_t CPU_NAME(cpu_winograd_room)(const cpu_conv *c, int threads);
 void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, int threads);
 void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int threads);
+int64_t CPU_NAME(cpu_packed_row)(int64_t width);
+void CPU_NAME(cpu_pack_rows)(const cpu_pack *p, int thread, int threads);
 void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads);
 void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threads);
 void CPU_NAME(cpu_normalize_groups)(const cpu_group_norm *p, int thread, int threads);
@@ -31,6 +33,8 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .conv_winograd = {"convolution, Winograd", false, CPU_NAME(cpu_winograd_room), CPU_NAME(cpu_winograd_input),
                       CPU_NAME(cpu_winograd)},
     .winograd_least = PAIR == 1 ? 192 : 64,
+    .packed_row = PAIR > 1 ? CPU_NAME(cpu_packed_row) : NULL,
+    .pack = CPU_NAME(cpu_pack_rows),
     .linear = CPU_NAME(cpu_linear_product),
     .attention = CPU_NAME(cpu_attention_flash),
     .group_norm = CPU_NAME(cpu_normalize_groups),

@@ -258,11 +258,10 @@ static void transform_kernels(const float *taps, float *u) {
 }
 
 /* What a piece has of one output channel's weights, and how many numbers. */
-static const char *weights_of(const cpu_conv *c, const piece *w, int64_t number, int64_t *numbers) {
+static const void *weights_of(const cpu_conv *c, const piece *w, int64_t number, int64_t *numbers) {
     const int64_t channels = w->planes * PAIR, left = c->ic - w->plane * PAIR;
     *numbers = (left < channels ? left : channels) * TAPS;
-    return (const char *)c->weight.data + (size_t)(w->oc + number) * c->weight.row_bytes +
-           (size_t)(w->plane * PAIR * TAPS) * c->weight.element_bytes;
+    return matrix_at(&c->weight, w->oc + number, w->plane * PAIR * TAPS);
 }
 
 enum { SLICE = 2 * LANES / PAIR, TAP_ROW = SLICE * PAIR * TAPS + LINE_OF_FLOATS }; /* planes at a time */
@@ -273,7 +272,7 @@ static void read_taps(const cpu_conv *c, const piece *w, float *taps) {
     for (int64_t i = 0; i < LANES; i++, taps += TAP_ROW) {
         int64_t numbers = 0;
         if (i < w->count) {
-            const char *from = weights_of(c, w, i, &numbers);
+            const void *from = weights_of(c, w, i, &numbers);
             if (c->weight.to_floats)
                 c->weight.to_floats(from, taps, numbers);
             else
@@ -310,8 +309,8 @@ static void fetch_piece(const chunk *p, const piece *w, int64_t share, int64_t s
     int64_t first, numbers;
     const int64_t count = cpu_share(w->count, (int)share, (int)shares, &first);
     for (int64_t i = first; i < first + count; i++) {
-        const char *from = weights_of(p->c, w, i, &numbers);
-        fetch_ahead(from, numbers * (int64_t)p->c->weight.element_bytes);
+        const void *from = weights_of(p->c, w, i, &numbers);
+        fetch_ahead(from, matrix_bytes(&p->c->weight, numbers));
     }
 }
 
@@ -434,7 +433,7 @@ static division divide(const cpu_conv *c, int threads) {
     division d = {.tiles = c->n * tiles_down(c) * tiles_across(c), .parts = 1};
     d.blocks = divide_up(d.tiles, COLUMNS);
     d.chunks = divide_up(d.blocks, CHUNK);
-    d.shared = d.chunks < 2 * threads;
+    d.shared = d.blocks < 4 * threads;
     if (d.shared) {
         const int64_t most = divide_up(c->oc, LANES);
         d.parts = most < threads ? most : threads;

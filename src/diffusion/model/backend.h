@@ -84,9 +84,10 @@ size_t backend_scratch(const backend *b);
 typedef struct graph {
     struct ggml_context *ctx; /* holds tensor descriptions only, no data */
     backend *b;
-    struct graph_io *io; /* private: what to copy in and out */
-    bool overflow;       /* private: too many inputs and outputs */
-    bool too_large;      /* private: see graph_has_room() */
+    struct graph_io *io;                    /* private: what to copy in and out */
+    bool overflow;                          /* private: too many inputs and outputs */
+    bool too_large;                         /* private: see graph_has_room() */
+    struct ggml_tensor *rows, *packed_rows; /* private: of nn_cpu; the same, see cpu_pack */
 } graph;
 
 /* Inputs and outputs that a graph may have together. */

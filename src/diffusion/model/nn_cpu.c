@@ -15,8 +15,10 @@ static void bf16_to_floats(const void *from, float *to, int64_t n) {
 
 /* `rows` rows of all of a tensor's numbers. */
 static cpu_matrix matrix_of(const struct ggml_tensor *t, int64_t rows) {
-    cpu_matrix m = {.data = t->data, .row_bytes = ggml_nbytes(t) / (size_t)rows};
-    if (!ggml_is_quantized(t->type)) m.element_bytes = ggml_type_size(t->type);
+    cpu_matrix m = {.data = t->data,
+                    .row_bytes = ggml_nbytes(t) / (size_t)rows,
+                    .block = ggml_blck_size(t->type),
+                    .block_bytes = ggml_type_size(t->type)};
     if (t->type == GGML_TYPE_F16)
         m.to_floats = f16_to_floats;
     else if (t->type == GGML_TYPE_BF16)
@@ -202,6 +204,37 @@ struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_n
     return convolution(g, &c, x, scales, kernel, bias, add ? contiguous(g, add) : NULL);
 }
 
+/* --- Packed rows ------------------------------------------------------------------------------------------------- */
+
+/* An operation of which `rows` is the result as floats, and this one, which is only computed if it is used, has packed
+ * rows. Kept for the products that follow. */
+static void keep_packed(graph *g, struct ggml_tensor *rows, const char *name, struct ggml_tensor **args, int count,
+                        ggml_custom_op_t compute, void *params) {
+    const cpu_kernels *k = backend_kernels(g->b);
+    if (!k->packed_row) return;
+    const int64_t ne[4] = {k->packed_row(rows->ne[0]), rows->ne[1], rows->ne[2], rows->ne[3]};
+    g->rows = rows;
+    g->packed_rows = operation(g, name, ne, args, count, compute, params);
+}
+
+static void compute_pack(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const cpu_kernels *kernels = params;
+    const struct ggml_tensor *x = dst->src[0];
+    const cpu_pack p = {x->data, dst->data, ggml_nrows(x), x->ne[0]};
+    kernels->pack(&p, ith, nth);
+}
+
+/* The parameters are a table that lives as long as the program. */
+static void *kernels_as_params(const graph *g) {
+    return (void *)(uintptr_t)backend_kernels(g->b);
+}
+
+/* x as products take it. */
+static struct ggml_tensor *packed(graph *g, struct ggml_tensor *x) {
+    if (g->rows != x) keep_packed(g, x, "pack", &x, 1, compute_pack, kernels_as_params(g));
+    return g->packed_rows;
+}
+
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
 
 typedef struct linear_op {
@@ -223,11 +256,6 @@ static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *para
     p->kernels->linear(&l, ith, nth);
 }
 
-/* The parameters are a table that lives as long as the program. */
-static void *kernels_as_params(const graph *g) {
-    return (void *)(uintptr_t)backend_kernels(g->b);
-}
-
 /* Of a product with few rows. Reading the weights is what takes its time, so it can as well be exact; time embeddings,
  * which every block uses, are such. */
 static const cpu_kernels *kernels_for_rows(const graph *g, int64_t rows) {
@@ -241,7 +269,7 @@ struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggm
     x = contiguous(g, x);
     *p = (linear_op){kernels_for_rows(g, ggml_nrows(x)), bias != NULL, add != NULL};
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
-    struct ggml_tensor *args[4] = {x, weight};
+    struct ggml_tensor *args[4] = {p->kernels->packed_row ? packed(g, x) : x, weight};
     int count = 2;
     if (bias) args[count++] = bias;
     if (add) args[count++] = contiguous(g, add);
@@ -286,6 +314,7 @@ struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, const 
 typedef struct layer_norm_op {
     const cpu_kernels *kernels;
     float eps;
+    bool packed;
 } layer_norm_op;
 
 static void compute_layer_norm(struct ggml_tensor *dst, int ith, int nth, void *params) {
@@ -297,28 +326,40 @@ static void compute_layer_norm(struct ggml_tensor *dst, int ith, int nth, void *
                               .y = dst->data,
                               .rows = ggml_nrows(x),
                               .width = x->ne[0],
-                              .eps = p->eps};
+                              .eps = p->eps,
+                              .packed = p->packed};
     p->kernels->layer_norm(&n, ith, nth);
 }
 
 struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                          struct ggml_tensor *bias, float eps) {
-    layer_norm_op *p = graph_note(g, sizeof *p);
-    *p = (layer_norm_op){backend_kernels(g->b), eps};
+    layer_norm_op *p = graph_note(g, 2 * sizeof *p);
+    p[0] = (layer_norm_op){backend_kernels(g->b), eps, false};
+    p[1] = (layer_norm_op){backend_kernels(g->b), eps, true};
     struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
-    return operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, p);
+    struct ggml_tensor *y = operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, &p[0]);
+    keep_packed(g, y, "layer norm", args, 3, compute_layer_norm, &p[1]);
+    return y;
 }
 
-static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const cpu_kernels *kernels = params;
-    const cpu_geglu p = {dst->src[0]->data, dst->data, ggml_nrows(dst), dst->ne[0]};
+static void gate(struct ggml_tensor *dst, int ith, int nth, const cpu_kernels *kernels, bool is_packed) {
+    const struct ggml_tensor *x = dst->src[0];
+    const cpu_geglu p = {x->data, dst->data, ggml_nrows(x), x->ne[0] / 2, is_packed};
     kernels->geglu(&p, ith, nth);
+}
+static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    gate(dst, ith, nth, params, false);
+}
+static void compute_packed_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    gate(dst, ith, nth, params, true);
 }
 
 struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x) {
     x = contiguous(g, x);
-    return operation(g, "geglu", (int64_t[]){x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]}, &x, 1, compute_geglu,
-                     kernels_as_params(g));
+    const int64_t ne[4] = {x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]};
+    struct ggml_tensor *y = operation(g, "geglu", ne, &x, 1, compute_geglu, kernels_as_params(g));
+    keep_packed(g, y, "geglu", &x, 1, compute_packed_geglu, kernels_as_params(g));
+    return y;
 }
 
 static void compute_transpose(struct ggml_tensor *dst, int ith, int nth, void *params) {
