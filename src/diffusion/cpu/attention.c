@@ -14,7 +14,7 @@
 
 #include <math.h>
 
-enum { QUERIES = 8 * ROWS, PANELS = 4, KEYS = PANELS * COLUMNS };
+enum { QUERIES = 4 * ROWS, PANELS = 8, KEYS = PANELS * COLUMNS };
 
 typedef struct head {
     const cpu_attention *p;
@@ -66,11 +66,32 @@ static void load_head(const head *h, int64_t sequence, int64_t number) {
 }
 
 typedef struct running {
-    float *queries; /* [QUERIES][depth], cells */
-    float *sums;    /* [QUERIES][width]: of weighted values */
-    float *scores;  /* [QUERIES][KEYS]; then cells of weights, in the same rows */
-    float most[QUERIES], total[QUERIES];
+    float *queries;     /* [QUERIES][depth], cells */
+    float *sums;        /* [QUERIES][width]: of weighted values */
+    float *scores;      /* [QUERIES][KEYS]; then cells of weights, in the same rows */
+    vec total[QUERIES]; /* of weights; its numbers are added up at the end */
+    float most[QUERIES];
 } running;
+
+/* 2^(score scale - most) of each score, as cells in the same place; returns their sums. */
+static inline vec weigh_scores(float *s, int64_t vectors, float scale, float most) {
+    vec total = {0};
+#if defined(__AVX512BF16__)
+    for (int64_t v = 0; v < vectors; v += PAIR) {
+        const vec even = exp2_rough(load(s + v * LANES) * scale - most);
+        const vec odd = v + 1 < vectors ? exp2_rough(load(s + (v + 1) * LANES) * scale - most) : (vec){0};
+        total += even + odd;
+        store(s + v / PAIR * LANES, (vec)_mm512_cvtne2ps_pbh(odd, even));
+    }
+#else
+    for (int64_t v = 0; v < vectors; v++) {
+        const vec w = exp2_below_zero(load(s + v * LANES) * scale - most);
+        store(s + v * LANES, w);
+        total += w;
+    }
+#endif
+    return total;
+}
 
 /* Scores of `vectors` vectors of keys to weights: 2^(score - largest so far). What there was before is scaled to the
  * new largest. */
@@ -86,14 +107,7 @@ static void weigh(const head *h, running *r, int64_t row, int64_t vectors) {
         r->total[row] *= fade;
         r->most[row] = most = here;
     }
-    vec total = {0};
-    for (int64_t v = 0; v < vectors; v++) {
-        const vec w = exp2_below_zero(load(s + v * LANES) * h->scale - most * h->scale);
-        store(s + v * LANES, w);
-        total += w;
-    }
-    if (PAIR > 1) pack_along(s, vectors * LANES, s);
-    r->total[row] += sum_of(total);
+    r->total[row] += weigh_scores(s, vectors, h->scale, most * h->scale);
 }
 
 /* By itself: among all the rest, compilers keep a sum in memory. columns: that are wanted. */
@@ -134,14 +148,15 @@ static void attend(const head *h, running *r, int64_t sequence, int64_t number, 
     for (int64_t i = 0; i < rows; i++) {
         pack_along(p->q + at + i * c, p->d, r->queries + i * h->depth);
         r->most[i] = -INFINITY;
-        r->total[i] = 0;
+        r->total[i] = (vec){0};
     }
     memset(r->sums, 0, (size_t)(rows * h->width) * sizeof *r->sums);
     for (int64_t panel = 0; panel < h->panels; panel += PANELS) attend_keys(h, r, panel, rows);
     for (int64_t i = 0; i < rows; i++) {
         const float *restrict sums = r->sums + i * h->width;
         float *restrict y = p->y + at + i * c;
-        for (int64_t k = 0; k < p->d; k++) y[k] = sums[k] / r->total[i];
+        const float total = sum_of(r->total[i]);
+        for (int64_t k = 0; k < p->d; k++) y[k] = sums[k] / total;
     }
 }
 

@@ -19,6 +19,17 @@ ALWAYS_INLINE vec exp2_below_zero(vec x) {
     return (vec)((ints)y + ((ints)shifted << 23));
 }
 
+#if defined(__AVX512F__)
+/* The same with a relative error below 8e-5, enough for what is rounded to bfloat16 (2^-9); from -125 down it is less
+ * than 2^-124. */
+ALWAYS_INLINE vec exp2_rough(vec x) {
+    x = larger(x, (vec){0} - 125.0f);
+    const vec whole = _mm512_roundscale_ps(x, 0), r = x - whole;
+    const vec y = ((r * 5.517167e-2f + 2.4261114e-1f) * r + 6.9326099e-1f) * r + 9.9992807e-1f;
+    return _mm512_scalef_ps(y, whole);
+}
+#endif
+
 /* x / (1 + e^-x), without a power that grows: (x e^x) / (1 + e^x) where x is negative. */
 ALWAYS_INLINE vec silu(vec x) {
     const vec above = larger(x, (vec){0}), below = x - above, e = exp2_below_zero((below - above) * 1.44269504f);
