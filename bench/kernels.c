@@ -329,6 +329,7 @@ static void bench_all(const cpu_kernels *k) {
     bench_linear(k, 8192, 1280, 320);
     bench_linear(k, 2048, 640, 5120);
     bench_linear(k, 512, 5120, 1280);
+    bench_linear(k, 1024, 1280, 10240); /* of SDXL, 1024x1024 */
     bench_linear(k, 128, 1280, 1280);
     bench_linear(k, 154, 768, 320);
     bench_attention(k, 2, 4096, 4096, 8, 40);

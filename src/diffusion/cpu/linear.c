@@ -9,8 +9,15 @@
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
 
-/* In cells. The filling keeps rows from falling together in the cache. */
-enum { DEPTH = 512, STEP = 6144 / COLUMNS, FILLING = 16, PANELS = 4 * DEPTH * COLUMNS };
+/* In cells. Pieces of the depth consist of whole units, as weights may be read in blocks of 256 numbers only. The
+ * filling keeps rows from falling together in the cache. */
+enum {
+    UNIT = 256 / PAIR,
+    DEPTH = 640 / UNIT * UNIT,
+    STEP = 6144 / COLUMNS,
+    FILLING = 16,
+    PANELS = 3 * DEPTH * COLUMNS
+};
 enum { TALL = 4 * ROWS }; /* rows of x at a time */
 enum { ROWS_AHEAD = 8 };  /* of weights */
 
@@ -175,7 +182,8 @@ static division divide(const cpu_linear *p, int64_t depth, int threads) {
 }
 
 void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) {
-    const int64_t cells = cells_of(p->in), depth = cells < DEPTH ? cells : DEPTH, pieces = (cells + DEPTH - 1) / DEPTH;
+    const int64_t cells = cells_of(p->in), pieces = (cells + DEPTH - 1) / DEPTH;
+    const int64_t each = (cells + pieces - 1) / pieces, depth = pieces > 1 ? (each + UNIT - 1) / UNIT * UNIT : each;
     const division d = divide(p, depth, threads);
     const int64_t row = depth + FILLING, panel = depth * COLUMNS, most = (d.blocks + d.groups - 1) / d.groups;
     cpu_room room = cpu_room_open(LANES * row + most * (panel + TALL * COLUMNS));
@@ -186,8 +194,8 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
         const part now = next;
         if (i < end) {
             next = part_of(p, &d, i / pieces);
-            next.from = i % pieces * DEPTH * PAIR;
-            next.depth = p->in - next.from < DEPTH * PAIR ? p->in - next.from : DEPTH * PAIR;
+            next.from = i % pieces * depth * PAIR;
+            next.depth = p->in - next.from < depth * PAIR ? p->in - next.from : depth * PAIR;
             next.x_row = PAIR > 1 ? packed_row_of(p->in) : p->in;
             next.row = row;
             next.panel = panel;

@@ -21,20 +21,20 @@
 #include "diffusion/cpu/rows.h"
 
 #if defined(__AVX512BF16__)
-#define TILE_IS_2 1
+#define TILE 2
 #define SPLIT split2
 #define JOIN join2
-enum { TILE = 2, CHUNK = 4 }; /* blocks of COLUMNS tiles in a chunk, at most */
+enum { CHUNK = 4, DEPTH = 128 }; /* blocks of COLUMNS tiles in a chunk, at most; cells of input channels in a piece */
 #else
-#define TILE_IS_2 0
+#define TILE 4
 #define SPLIT split4
 #define JOIN join4
-enum { TILE = 4, CHUNK = 96 / COLUMNS };
+enum { CHUNK = 96 / COLUMNS, DEPTH = 64 };
 #endif
 enum { EDGE = TILE + 2, POSITIONS = EDGE * EDGE, TAPS = 9 };
-enum { GROUP = 32, DEPTH = 128 }; /* output channels; cells of input channels in a piece */
-enum { STRIP = 96 };              /* tiles */
-enum { CHANNELS_AHEAD = 4 };      /* of output, whose place in memory comes to the cache */
+enum { GROUP = 32 };         /* output channels */
+enum { STRIP = 96 };         /* tiles */
+enum { CHANNELS_AHEAD = 4 }; /* of output, whose place in memory comes to the cache */
 /* From one position to the next in U and M, in floats: odd numbers of cache lines, so that positions do not fall
  * together in the cache. */
 enum { LINE_OF_FLOATS = 16, U_STEP = DEPTH * GROUP + LINE_OF_FLOATS, M_STEP = GROUP * COLUMNS + LINE_OF_FLOATS };
@@ -100,7 +100,7 @@ enum { LOST = -2 };
 
 /* B^T over EDGE vectors. */
 ALWAYS_INLINE void input_transform(const vec d[EDGE], vec o[EDGE]) {
-#if TILE_IS_2
+#if TILE == 2
     o[0] = d[0] - d[2];
     o[1] = d[1] + d[2];
     o[2] = d[2] - d[1];
@@ -216,7 +216,7 @@ typedef struct piece {
 
 /* G over three vectors. */
 ALWAYS_INLINE void kernel_transform(vec g0, vec g1, vec g2, vec o[EDGE]) {
-#if TILE_IS_2
+#if TILE == 2
     const vec outer = 0.5f * (g0 + g2), middle = 0.5f * g1;
     o[0] = g0;
     o[1] = outer + middle;
@@ -318,7 +318,7 @@ static void fetch_piece(const chunk *p, const piece *w, int64_t share, int64_t s
 
 /* A^T over EDGE vectors. */
 ALWAYS_INLINE void output_transform(const vec m[EDGE], vec y[TILE]) {
-#if TILE_IS_2
+#if TILE == 2
     y[0] = m[0] + m[1] + m[2];
     y[1] = m[1] - m[2] - m[3];
 #else
