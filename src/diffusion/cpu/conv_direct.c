@@ -25,7 +25,6 @@
 
 enum { DEPTH = 576, ROW = DEPTH + 16 }; /* cells of weights at a time; the filling keeps rows apart in the cache */
 enum { GROUP = 8 * ROWS, CHUNK = 16 };  /* rows of weights; blocks of pixels */
-enum { LINE_OF_FLOATS = 16 };           /* in a cache line */
 enum { ROWS_AHEAD = 4 };                /* of weights */
 enum { DOUBLED_PHASES = 4, DOUBLED_TAPS = 4, KERNEL = 9 };
 
@@ -60,9 +59,7 @@ static layout layout_of(const cpu_conv *c) {
     l.pixels = l.spread ? c->n * c->oh * c->ow : pixels_of(c);
     l.blocks = (l.pixels + COLUMNS - 1) / COLUMNS;
     const int64_t around = l.spread ? 0 : 2 * c->pad * (l.pitch + 1);
-    /* An odd number of cache lines: planes must not fall together in the cache. */
-    const int64_t lines = (l.blocks * COLUMNS + around + LINE_OF_FLOATS - 1) / LINE_OF_FLOATS;
-    l.plane = (lines | 1) * LINE_OF_FLOATS;
+    l.plane = odd_lines(l.blocks * COLUMNS + around);
     return l;
 }
 

@@ -116,9 +116,9 @@ ALWAYS_INLINE void join4(const vec y[4], float *p) {
     store(p + 3 * LANES, SHUFFLE(even2, odd2, UPPER));
 }
 
-/* LANES vectors, turned. First within parts of four numbers, which are quick to move in; then whole parts change
- * places. Elsewhere each stage deals out two halves in turns, which moves one bit of a number's place in its vector to
- * its vector's number. */
+/* LANES vectors, turned. With AVX-512 first within parts of four numbers, which are quick to move in; then whole parts
+ * change places. Elsewhere each stage deals out two halves in turns, which moves one bit of a number's place in its
+ * vector to its vector's number. */
 ALWAYS_INLINE void transpose(vec m[LANES]) {
 #if defined(__AVX512F__)
     vec o[LANES];
@@ -218,11 +218,17 @@ static inline void pack_along(const float *from, int64_t n, float *cells) {
 #endif
 }
 
-/* Floats from one packed row to the next: an odd number of cache lines, so that rows do not fall together in the cache.
- */
+enum { LINE_OF_FLOATS = 16 }; /* in a cache line */
+
+/* At least so many floats, in an odd number of cache lines: what lies that far apart does not fall together in the
+ * cache. */
+static inline int64_t odd_lines(int64_t floats) {
+    return ((floats + LINE_OF_FLOATS - 1) / LINE_OF_FLOATS | 1) * LINE_OF_FLOATS;
+}
+
+/* Floats from one packed row to the next. */
 static inline int64_t packed_row_of(int64_t numbers) {
-    enum { LINE = 16 };
-    return ((cells_of(numbers) + LINE - 1) / LINE | 1) * LINE;
+    return odd_lines(cells_of(numbers));
 }
 
 #if defined(__AVX512BF16__)

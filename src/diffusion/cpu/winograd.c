@@ -37,7 +37,7 @@ enum { STRIP = 96 };         /* tiles */
 enum { CHANNELS_AHEAD = 4 }; /* of output, whose place in memory comes to the cache */
 /* From one position to the next in U and M, in floats: odd numbers of cache lines, so that positions do not fall
  * together in the cache. */
-enum { LINE_OF_FLOATS = 16, U_STEP = DEPTH * GROUP + LINE_OF_FLOATS, M_STEP = GROUP * COLUMNS + LINE_OF_FLOATS };
+enum { U_STEP = DEPTH * GROUP + LINE_OF_FLOATS, M_STEP = GROUP * COLUMNS + LINE_OF_FLOATS };
 
 static int64_t divide_up(int64_t a, int64_t b) {
     return (a + b - 1) / b;
@@ -395,30 +395,30 @@ static __attribute__((noinline)) void multiply_position(const chunk *p, const pi
                      w->count, p->count - n / POSITIONS * COLUMNS, TURNED_CELLS);
 }
 
+/* Piece number `number` of channels oc ... oc + count - 1, `group` of them at a time. */
+static piece piece_of(const chunk *p, int64_t oc, int64_t count, int64_t group, int64_t number) {
+    const int64_t pieces = divide_up(p->planes, DEPTH), first = number / pieces * group;
+    piece w = {.oc = oc + first, .plane = number % pieces * DEPTH};
+    w.count = count - first < group ? count - first : group;
+    w.planes = p->planes - w.plane < DEPTH ? p->planes - w.plane : DEPTH;
+    return w;
+}
+
 /* Output channels oc ... oc + count - 1, GROUP at a time or less. */
 static void multiply_channels(const chunk *p, int64_t oc, int64_t count) {
     const int64_t groups = divide_up(count, GROUP), group = divide_up(divide_up(count, groups), LANES) * LANES;
-    const int64_t pieces = divide_up(p->planes, DEPTH), all = divide_up(count, group) * pieces;
-    piece now, next = {0};
-    for (int64_t i = -1; i < all; i++) {
-        now = next;
-        next = (piece){.oc = oc + (i + 1) / pieces * group, .plane = (i + 1) % pieces * DEPTH};
-        next.count = oc + count - next.oc < group ? oc + count - next.oc : group;
-        next.planes = p->planes - next.plane < DEPTH ? p->planes - next.plane : DEPTH;
-        if (i < 0) continue;
+    const int64_t all = divide_up(count, group) * divide_up(p->planes, DEPTH);
+    for (int64_t i = 0; i < all; i++) {
+        const piece now = piece_of(p, oc, count, group, i), next = piece_of(p, oc, count, group, i + 1);
         transform_piece(p, &now);
         for (int64_t n = 0; n < p->blocks * POSITIONS; n++) {
             if (i + 1 < all) fetch_piece(p, &next, n, p->blocks * POSITIONS);
             multiply_position(p, &now, n);
         }
-        if (i % pieces < pieces - 1) continue;
+        if (now.plane + now.planes < p->planes) continue;
         for (int64_t b = 0; b < p->blocks; b++)
             for (int64_t k = 0; k < now.count; k++) finish_block(p, now.oc + k, k, b);
     }
-}
-
-static int64_t v_step(const cpu_conv *c) {
-    return (divide_up(cells_of(c->ic) * COLUMNS, LINE_OF_FLOATS) | 1) * LINE_OF_FLOATS;
 }
 
 /* How the work is dealt out: chunks of tiles, each with a part of the output channels. */
@@ -442,7 +442,7 @@ static division divide(const cpu_conv *c, int threads) {
     }
     d.part = divide_up(divide_up(c->oc, d.parts), LANES) * LANES;
     d.parts = divide_up(c->oc, d.part);
-    d.v_floats = divide_up(d.blocks, d.chunks) * POSITIONS * v_step(c);
+    d.v_floats = divide_up(d.blocks, d.chunks) * POSITIONS * odd_lines(cells_of(c->ic) * COLUMNS);
     return d;
 }
 
@@ -467,7 +467,11 @@ static float *first_line(float *room) {
 
 static chunk open_chunk(const cpu_conv *c, const division *d, float *room, int thread, int threads) {
     room = first_line(room);
-    chunk p = {.c = c, .planes = cells_of(c->ic), .first = -1, .v_step = v_step(c), .v = room + thread * d->v_floats};
+    chunk p = {.c = c,
+               .planes = cells_of(c->ic),
+               .first = -1,
+               .v_step = odd_lines(cells_of(c->ic) * COLUMNS),
+               .v = room + thread * d->v_floats};
     p.u = room + d->v_floats * (d->shared ? d->chunks : threads) + thread * THREAD_FLOATS;
     p.m = p.u + U_FLOATS;
     float *input = p.m + M_FLOATS;
