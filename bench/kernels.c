@@ -2,7 +2,7 @@
  *     build/bin/bench_kernels [THREADS] [REPEATS] [WORDS]
  * WORDS: only lines that contain them ("linear 8192", "group norm, silu, 2 x 320" with what follows it). MYSTI_CPU=avx2
  * (or plain) in the environment takes another instruction set. Where bfloat16 is multiplied faster than floats, its
- * kernels follow (MYSTI_CPU=avx512bf16: they alone are taken).
+ * kernels follow (MYSTI_CPU=avx512bf16: they alone are taken), and where 8-bit integers are, linear layers in those.
  *
  * Weights come from memory, as in a step, which reads far more of them than a cache holds: each run has others.
  *
@@ -23,7 +23,7 @@
 
 enum { MAX_THREADS = 256 };
 
-double peak_gflops(bool cells);
+double peak_gflops(cpu_precision precision);
 
 static int thread_count, repeats;
 static const char *only = "";
@@ -33,6 +33,7 @@ static pthread_barrier_t barrier, inner; /* of all and the main thread; of all *
 typedef struct work {
     void (*run)(const struct work *w, int round, int thread, int threads);
     const cpu_kernels *kernels;
+    const cpu_product *product; /* of run_linear */
     const void *arguments;
     const cpu_conv_way *way;
     float *room;
@@ -67,7 +68,7 @@ static void run_conv(const work *w, int round, int thread, int threads) {
 static void run_linear(const work *w, int round, int thread, int threads) {
     cpu_linear l = *(const cpu_linear *)w->arguments;
     l.weight = weights_of_round(&l.weight, l.out, round);
-    w->kernels->linear(&l, thread, threads);
+    w->product->linear(&l, thread, threads);
 }
 static void run_attention(const work *w, int round, int thread, int threads) {
     (void)round;
@@ -116,7 +117,7 @@ static void *work_of(void *arg) {
 
 static void *peak_of(void *arg) {
     worker *me = arg;
-    me->peak = peak_gflops(me->precision == CPU_BF16);
+    me->peak = peak_gflops(me->precision);
     return NULL;
 }
 
@@ -194,8 +195,8 @@ static cpu_matrix weights(int64_t rows, int64_t columns) {
     return (cpu_matrix){w, (size_t)columns * sizeof *w, 1, sizeof *w, halves_to_floats};
 }
 
-static void bench_way(const cpu_kernels *k, const cpu_conv *shape, const cpu_conv_way *way, const char *suffix,
-                      double share, cpu_precision precision) {
+static void bench_way(const cpu_conv *shape, const cpu_conv_way *way, const char *suffix, double share,
+                      cpu_precision precision) {
     cpu_conv c = *shape;
     char name[96];
     snprintf(name, sizeof name, "conv %dx%d stride %d, %d x %d -> %d, %dx%d%s", (int)c.kh, (int)c.kw, c.stride,
@@ -204,7 +205,8 @@ static void bench_way(const cpu_kernels *k, const cpu_conv *shape, const cpu_con
     c.x = numbers(c.n * c.ic * c.h * c.w);
     c.y = numbers(c.n * c.oc * c.oh * c.ow);
     c.weight = weights(c.oc, c.ic * c.kh * c.kw);
-    const work w = {run_conv, k, &c, way, numbers(way->room ? way->room(&c, thread_count) : 0)};
+    const work w = {
+        .run = run_conv, .arguments = &c, .way = way, .room = numbers(way->room ? way->room(&c, thread_count) : 0)};
     report(name, &w, 2.0 * (double)(c.n * c.oc * c.oh * c.ow) * (double)(c.ic * c.kh * c.kw), share, precision);
     free((void *)(uintptr_t)c.x), free(c.y), free((void *)(uintptr_t)c.weight.data), free(w.room);
 }
@@ -222,10 +224,10 @@ static void bench_conv(const cpu_kernels *k, int n, int ic, int oc, int side, in
                         .ow = out,
                         .stride = stride,
                         .pad = pad};
-    bench_way(k, &c, &k->conv, "", 1, k->precision);
-    if (stride == 1) bench_way(k, &c, &k->conv_direct, ", direct", 1, k->precision);
+    bench_way(&c, &k->conv, "", 1, k->precision);
+    if (stride == 1) bench_way(&c, &k->conv_direct, ", direct", 1, k->precision);
     if (stride == 1 && kernel == 3)
-        bench_way(k, &c, &k->conv_winograd, ", Winograd", k->precision == CPU_BF16 ? 4.0 / 9 : 0.25, k->precision);
+        bench_way(&c, &k->conv_winograd, ", Winograd", k->precision == CPU_BF16 ? 4.0 / 9 : 0.25, k->precision);
 }
 
 /* Of a picture of twice the side. */
@@ -242,20 +244,21 @@ static void bench_doubled(const cpu_kernels *k, int n, int channels, int side) {
                         .stride = 1,
                         .pad = 1,
                         .doubled = true};
-    bench_way(k, &c, &k->conv_direct, ", doubled", 4.0 / 9, k->precision);
+    bench_way(&c, &k->conv_direct, ", doubled", 4.0 / 9, k->precision);
 }
 
-static void bench_linear(const cpu_kernels *k, int t, int in, int out) {
+static void bench_linear(const cpu_product *product, int t, int in, int out) {
     char name[96];
     snprintf(name, sizeof name, "linear %d x %d -> %d", t, in, out);
     if (!strstr(name, only)) return;
-    cpu_linear l = {.x = numbers((int64_t)t * (k->packed_row ? k->packed_row(in) : in)),
+    cpu_linear l = {.x = numbers((int64_t)t * (product->packing ? product->packing->row(in) : in)),
                     .y = numbers((int64_t)t * out),
                     .weight = weights(out, in),
                     .t = t,
                     .in = in,
                     .out = out};
-    report(name, &(work){run_linear, k, &l, NULL, NULL}, 2.0 * t * in * out, 1, k->precision);
+    report(name, &(work){.run = run_linear, .product = product, .arguments = &l}, 2.0 * t * in * out, 1,
+           product->precision);
     free((void *)(uintptr_t)l.x), free(l.y), free((void *)(uintptr_t)l.weight.data);
 }
 
@@ -274,7 +277,8 @@ static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int hea
                        .heads = heads,
                        .d = d,
                        .scale = 1 / sqrtf((float)d)};
-    report(name, &(work){run_attention, k, &a, NULL, NULL}, 4.0 * n * tq * (double)tk * (double)c, 1, k->precision);
+    report(name, &(work){.run = run_attention, .kernels = k, .arguments = &a}, 4.0 * n * tq * (double)tk * (double)c, 1,
+           k->precision);
     free((void *)(uintptr_t)a.q), free((void *)(uintptr_t)a.k), free((void *)(uintptr_t)a.v), free(a.y);
 }
 
@@ -295,16 +299,30 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
                                   .groups = 32,
                                   .eps = 1e-5f,
                                   .silu = true};
-    report_moved(name, &(work){run_group_norm, k, &group, NULL, NULL}, 2 * count);
+    report_moved(name, &(work){.run = run_group_norm, .kernels = k, .arguments = &group}, 2 * count);
     const cpu_layer_norm layer = {
         .x = x, .weight = scale, .bias = scale, .y = y, .rows = n * plane, .width = c, .eps = 1e-5f};
-    report_moved("  layer norm", &(work){run_layer_norm, k, &layer, NULL, NULL}, 2 * count);
-    report_moved("  geglu", &(work){run_geglu, k, &(cpu_geglu){x, y, n * plane, c, false}, NULL, NULL}, 3 * count);
+    report_moved("  layer norm", &(work){.run = run_layer_norm, .kernels = k, .arguments = &layer}, 2 * count);
+    report_moved("  geglu",
+                 &(work){.run = run_geglu, .kernels = k, .arguments = &(cpu_geglu){x, y, n * plane, c, false}},
+                 3 * count);
     const cpu_transpose turn = {x, x + count, y, n, c, plane};
-    report_moved("  transposed and added", &(work){run_transpose, k, &turn, NULL, NULL}, 3 * count);
+    report_moved("  transposed and added", &(work){.run = run_transpose, .kernels = k, .arguments = &turn}, 3 * count);
     const cpu_upsample twice = {x, y, (int64_t)n * c, side / 2, side / 2};
-    report_moved("  upsample to this size", &(work){run_upsample, k, &twice, NULL, NULL}, count + count / 4);
+    report_moved("  upsample to this size", &(work){.run = run_upsample, .kernels = k, .arguments = &twice},
+                 count + count / 4);
     free(x), free(y), free(scale);
+}
+
+static void bench_products(const cpu_product *p) {
+    bench_linear(p, 8192, 320, 320);
+    bench_linear(p, 8192, 320, 2560);
+    bench_linear(p, 8192, 1280, 320);
+    bench_linear(p, 2048, 640, 5120);
+    bench_linear(p, 512, 5120, 1280);
+    bench_linear(p, 1024, 1280, 10240); /* of SDXL, 1024x1024 */
+    bench_linear(p, 128, 1280, 1280);
+    bench_linear(p, 154, 768, 320);
 }
 
 static void bench_all(const cpu_kernels *k) {
@@ -324,14 +342,7 @@ static void bench_all(const cpu_kernels *k) {
     bench_conv(k, 1, 256, 256, 512, 3, 1);
     bench_doubled(k, 2, 640, 32);
     bench_doubled(k, 1, 256, 256);
-    bench_linear(k, 8192, 320, 320);
-    bench_linear(k, 8192, 320, 2560);
-    bench_linear(k, 8192, 1280, 320);
-    bench_linear(k, 2048, 640, 5120);
-    bench_linear(k, 512, 5120, 1280);
-    bench_linear(k, 1024, 1280, 10240); /* of SDXL, 1024x1024 */
-    bench_linear(k, 128, 1280, 1280);
-    bench_linear(k, 154, 768, 320);
+    bench_products(k->product);
     bench_attention(k, 2, 4096, 4096, 8, 40);
     bench_attention(k, 2, 1024, 1024, 8, 80);
     bench_attention(k, 2, 256, 256, 8, 160);
@@ -352,5 +363,9 @@ int main(int argc, char **argv) {
     const cpu_kernels *f32 = cpu_kernels_best(CPU_F32), *bf16 = cpu_kernels_best(CPU_BF16);
     if (!bf16 || !str_eq(getenv("MYSTI_CPU"), bf16->name)) bench_all(f32);
     if (bf16) bench_all(bf16);
+    const cpu_product *int8 = cpu_int8_product(bf16 ? bf16 : f32);
+    if (!int8) return 0;
+    printf("%s, %d threads\n", int8->name, thread_count);
+    bench_products(int8);
     return 0;
 }

@@ -49,8 +49,10 @@ const char *diffusion_phase_name(diffusion_phase phase) {
 }
 
 bool diffusion_precision_from_name(const char *name, diffusion_precision *out) {
-    static const char *const names[] = {
-        [DIFFUSION_PRECISION_AUTO] = "auto", [DIFFUSION_PRECISION_F32] = "f32", [DIFFUSION_PRECISION_BF16] = "bf16"};
+    static const char *const names[] = {[DIFFUSION_PRECISION_AUTO] = "auto",
+                                        [DIFFUSION_PRECISION_F32] = "f32",
+                                        [DIFFUSION_PRECISION_BF16] = "bf16",
+                                        [DIFFUSION_PRECISION_INT8] = "int8"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (!str_ieq(name ? name : "auto", names[i])) continue;
         *out = (diffusion_precision)i;
@@ -221,13 +223,22 @@ static bool load_parts(diffusion *d, const diffusion_files *f, const diffusion_o
     return options->is_deferred || residency_load(d, ev, e);
 }
 
+/* False where the processor has no such kernels and they were asked for. */
+static bool set_precision(backend *b, diffusion_precision precision, err *e) {
+    if (precision == DIFFUSION_PRECISION_F32 || !backend_is_cpu(b)) return true;
+    if (!backend_set_precision(b, CPU_BF16) && precision == DIFFUSION_PRECISION_BF16)
+        return err_set(e, ERR_UNSUPPORTED, "precision bf16: this processor multiplies floats faster (f32 or auto)");
+    if (precision == DIFFUSION_PRECISION_AUTO) backend_prefer_int8(b);
+    if (precision == DIFFUSION_PRECISION_INT8 && !backend_set_precision(b, CPU_INT8))
+        return err_set(e, ERR_UNSUPPORTED, "precision int8: this processor does not multiply 8-bit integers faster "
+                                           "(it takes AVX-VNNI, AVX512-VNNI or ARM's dot product)");
+    return true;
+}
+
 backend *options_backend(const diffusion_options *options, err *e) {
     backend *b = backend_open(options->device, options->threads, e);
-    if (!b || options->precision == DIFFUSION_PRECISION_F32) return b;
-    if (backend_set_precision(b, CPU_BF16) || options->precision == DIFFUSION_PRECISION_AUTO || !backend_is_cpu(b))
-        return b;
+    if (!b || set_precision(b, options->precision, e)) return b;
     backend_close(b);
-    err_set(e, ERR_UNSUPPORTED, "precision bf16: this processor multiplies floats faster (f32 or auto)");
     return NULL;
 }
 
@@ -236,7 +247,7 @@ static void fill_info(diffusion *d) {
     i->family = d->family->name;
     i->prediction = d->predicts == PREDICT_V ? "v" : "eps";
     i->device = backend_name(d->backend);
-    i->precision = backend_kernels(d->backend)->precision == CPU_BF16 ? "bf16" : "f32";
+    i->precision = backend_precision(d->backend);
     i->weight_bytes = weights_bytes(d->weights, "");
     i->can_encode_images = vae_describe(d->vae).can_encode;
     i->edits = source_appended(d) == vae_describe(d->vae).latent_channels;

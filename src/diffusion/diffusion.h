@@ -80,12 +80,13 @@ bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out)
 /* What the operands of matrix products are rounded to on a CPU; sums are floats always. Other devices take no notice.
  */
 typedef enum diffusion_precision {
-    DIFFUSION_PRECISION_AUTO, /* bfloat16 where the processor multiplies it faster than floats */
+    DIFFUSION_PRECISION_AUTO, /* bfloat16, and 8-bit integers for quantised weights, where they are faster than floats */
     DIFFUSION_PRECISION_F32,
-    DIFFUSION_PRECISION_BF16, /* opening fails with ERR_UNSUPPORTED where it does not */
+    DIFFUSION_PRECISION_BF16, /* opening fails with ERR_UNSUPPORTED where it is not faster */
+    DIFFUSION_PRECISION_INT8, /* of all linear layers; the same where it is not faster. The rest is as with AUTO */
 } diffusion_precision;
 
-/* False when `name` is none of "auto" (NULL is, too), "f32", "bf16". */
+/* False when `name` is none of "auto" (NULL is, too), "f32", "bf16", "int8". */
 bool diffusion_precision_from_name(const char *name, diffusion_precision *out);
 
 /* Paths of safetensors or GGUF files, NULL for none. At least `model` (a whole checkpoint) or `diffusion_model` (only
@@ -122,7 +123,7 @@ typedef struct diffusion_info {
     const char *family;      /* "sd1", "sd2", "sdxl", "sdxl-refiner" */
     const char *prediction;  /* "eps" or "v" */
     const char *device;      /* name of the device that computes */
-    const char *precision;   /* "f32" or "bf16" */
+    const char *precision;   /* "f32", "bf16", "int8"; "bf16, quantised int8" or "f32, quantised int8" with AUTO */
     const char *weight_type; /* the type that most weights have: "f16", "q8_0", ... */
     uint64_t parameters;     /* of all parts */
     uint64_t weight_bytes;   /* in the files */

@@ -148,9 +148,9 @@ static uint64_t key_of(const job *j) {
     const int ints[] = {img->width, img->height, img->channels, j->passes, j->tile};
     const char *device = backend_name(j->u->b);
     uint64_t key = str_hash(ints, sizeof ints, j->u->identity);
-    const cpu_precision precision = backend_kernels(j->u->b)->precision;
+    const char *precision = backend_precision(j->u->b);
     key = str_hash(device, strlen(device), key);
-    key = str_hash(&precision, sizeof precision, key);
+    key = str_hash(precision, strlen(precision), key);
     return str_hash(img->px, image_bytes(img), key);
 }
 

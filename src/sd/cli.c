@@ -113,7 +113,7 @@ static bool parse(cli *c, int argc, char **argv, err *e) {
         {"switch-at", 0, NULL, ARG_FLOAT, &c->switch_at, "X", "share of the steps before the refiner's, 0 to 1"},
         {"prediction", 0, NULL, ARG_STRING, &c->prediction, "KIND", "auto, eps or v"},
         {"backend", 0, NULL, ARG_STRING, &c->backend, "NAME", "compute device (see --list-devices)"},
-        {"precision", 0, NULL, ARG_STRING, &c->precision, "KIND", "of matrix products on the CPU: auto, f32 or bf16"},
+        {"precision", 0, NULL, ARG_STRING, &c->precision, "KIND", "of matrix products on the CPU: auto, f32, bf16 or int8"},
         {"threads", 't', NULL, ARG_INT, &c->threads, "N", "CPU threads (0: one per core)"},
         {"memory-limit", 0, NULL, ARG_INT, &c->memory_limit_mb, "MB", "stay within this on the device"},
         {"prompt", 'p', NULL, ARG_STRING, &c->prompt, "TEXT", "what to draw"},
@@ -446,7 +446,7 @@ static diffusion *open_model(cli *c, const diffusion_events *events, err *e) {
                                    .taesd = c->taesd};
     diffusion_options options = device_options(c);
     if (!diffusion_precision_from_name(c->precision, &options.precision)) {
-        err_set(e, ERR_INVALID, "--precision: auto, f32 or bf16");
+        err_set(e, ERR_INVALID, "--precision: auto, f32, bf16 or int8");
         return NULL;
     }
     if (!diffusion_prediction_from_name(c->prediction, &options.prediction)) {

@@ -149,7 +149,7 @@ static int start(void *ctx, worker *w) {
     sd->worker = w;
     diffusion_precision precision;
     if (!diffusion_precision_from_name(sd->precision, &precision)) {
-        log_error("sd", "--precision: auto, f32 or bf16");
+        log_error("sd", "--precision: auto, f32, bf16 or int8");
         return 2;
     }
     sd->model.options = (diffusion_options){.device = sd->backend,
@@ -165,7 +165,7 @@ int main(int argc, char **argv) {
     sd_service sd = {0};
     const arg_spec args[] = {
         {"backend", 0, NULL, ARG_STRING, &sd.backend, "NAME", "compute device: CPU, CUDA0, ... (default: the best)"},
-        {"precision", 0, NULL, ARG_STRING, &sd.precision, "KIND", "of matrix products on the CPU: auto, f32 or bf16"},
+        {"precision", 0, NULL, ARG_STRING, &sd.precision, "KIND", "of matrix products on the CPU: auto, f32, bf16 or int8"},
         {"list-devices", 0, NULL, ARG_FLAG, &sd.list_devices, NULL, "print the compute devices and exit"},
         {"memory-limit", 0, NULL, ARG_INT, &sd.memory_limit_mb, "MB", "stay within this on the device (0: all of it)"},
     };

@@ -43,7 +43,7 @@ static void describe(config *c, arg_spec out[OPTION_COUNT]) {
         {"backend", 0, NULL, ARG_STRING, &c->backend, "NAME",
          "compute device of the image worker (see mysti_sd_worker --list-devices)"},
         {"precision", 0, NULL, ARG_STRING, &c->precision, "KIND",
-         "matrix products of the image worker on the CPU: auto, f32 or bf16 (auto)"},
+         "matrix products of the image worker on the CPU: auto, f32, bf16 or int8 (auto)"},
         {"api-key", 0, NULL, ARG_STRING, &c->api_key, "KEY", "key that API clients must send"},
         {"no-auth", 0, NULL, ARG_FLAG, &c->no_auth, NULL, "allow listening beyond this machine without a key"},
         {"allow-host", 0, NULL, ARG_STRING, &c->allow_host, "NAMES",
@@ -145,8 +145,9 @@ static bool check(const config *c, err *e) {
     if (c->llm_slots < 1 || c->llm_slots > 64) return err_set(e, ERR_INVALID, "--llm-slots: must be between 1 and 64");
     if (c->threads < 0 || c->threads > 1024 || c->llm_threads < 0 || c->llm_threads > 1024)
         return err_set(e, ERR_INVALID, "--threads: must be between 0 and 1024");
-    if (c->precision && !str_eq(c->precision, "auto") && !str_eq(c->precision, "f32") && !str_eq(c->precision, "bf16"))
-        return err_set(e, ERR_INVALID, "--precision: must be auto, f32 or bf16");
+    if (c->precision && !str_eq(c->precision, "auto") && !str_eq(c->precision, "f32") && !str_eq(c->precision, "bf16") &&
+        !str_eq(c->precision, "int8"))
+        return err_set(e, ERR_INVALID, "--precision: must be auto, f32, bf16 or int8");
     if (c->llm_idle_timeout < 0 || c->sd_idle_timeout < 0)
         return err_set(e, ERR_INVALID, "idle timeouts cannot be negative");
     return true;

@@ -36,7 +36,7 @@ typedef struct test {
     const char *name, *kind;
     backend *b;
     weights *w;
-    bool half, plain, bf16;
+    bool half, plain, bf16, int8;
     bool is_own; /* the weights are those of a model file */
     int checked;
     bool ok;
@@ -154,8 +154,10 @@ static void compare(test *t, const char *name, const float *ours) {
         if (!(d <= difference)) difference = d; /* a NaN stays */
         largest = fmax(largest, fabs((double)a.data[i]));
     }
-    /* Operands of bfloat16 are off by 2^-9 at most; through a whole network of random weights that grows to 2e-2. */
-    const double exact = t->is_own ? 1e-3 : 2e-4, limit = t->bf16 ? 2.5e-2 : t->half || t->plain ? 2e-2 : exact;
+    /* Operands of bfloat16 are off by 2^-9 at most; through a whole network of random weights that grows to 2e-2. Those
+     * of 8 bits are off by a 254th of the largest among their 128, which grows to 5e-2. */
+    const double exact = t->is_own ? 1e-3 : 2e-4, rounded = t->half || t->plain ? 2e-2 : exact;
+    const double limit = t->int8 ? 8e-2 : t->bf16 ? 2.5e-2 : rounded;
     const double error = difference / largest;
     const bool ok = error <= limit && largest > 0;
     printf("%-4s %-32s %-8s error %.1e (limit %.0e, %zu numbers)\n", ok ? "ok" : "FAIL", t->name, name, error, limit,
@@ -504,6 +506,7 @@ static bool run_file(backend *b, const char *path) {
               .file = tensor_file_open(path, &e),
               .plain = !backend_custom_ops(b),
               .bf16 = backend_kernels(b)->precision == CPU_BF16,
+              .int8 = backend_product(b, PRODUCT_INT8) != NULL,
               .ok = true};
     if (!t.file || !tensor_file_meta_str(t.file, "case", &t.kind)) die(path, &e);
     tensor_file_meta_str(t.file, "half", &half);
@@ -565,15 +568,15 @@ int main(int argc, char **argv) {
     backend *b = backend_open("cpu", 2, &e);
     if (!b) die("backend", &e);
     const bool plain = str_eq(argv[1], "--plain"), threads = str_eq(argv[1], "--threads");
-    const bool bf16 = str_eq(argv[1], "--bf16");
-    if (bf16 && !backend_set_precision(b, CPU_BF16)) {
-        puts("SKIP: this processor has no kernels for bfloat16");
+    const bool bf16 = str_eq(argv[1], "--bf16"), int8 = str_eq(argv[1], "--int8");
+    if ((bf16 && !backend_set_precision(b, CPU_BF16)) || (int8 && !backend_set_precision(b, CPU_INT8))) {
+        printf("SKIP: this processor has no kernels for %s\n", argv[1] + 2);
         backend_close(b);
         return 77;
     }
     if (threads) backend_force_threads(b);
     if (plain) backend_forbid_custom_ops(b);
-    for (int i = plain || threads || bf16 ? 2 : 1; i < argc; i++) ok = run_file(b, argv[i]) && ok;
+    for (int i = plain || threads || bf16 || int8 ? 2 : 1; i < argc; i++) ok = run_file(b, argv[i]) && ok;
     backend_close(b);
     return ok ? 0 : 1;
 }

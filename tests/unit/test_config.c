@@ -66,6 +66,18 @@ static void command_line_wins_over_file(void **state) {
     free(file);
 }
 
+static void precisions_are_taken(void **state) {
+    (void)state;
+    static const char *const names[] = {"auto", "f32", "bf16", "int8"};
+    for (int i = 0; i < 4; i++) {
+        config c;
+        err e = {0};
+        assert_true(load(&c, (const char *[]){"--precision", names[i], NULL}, &e));
+        assert_string_equal(c.precision, names[i]);
+        config_free(&c);
+    }
+}
+
 static void refused(const char *const *args, const char *why) {
     config c;
     err e = {0};
@@ -77,7 +89,7 @@ static void refused(const char *const *args, const char *why) {
 static void mistakes_are_named(void **state) {
     (void)state;
     refused((const char *[]){"--listen-prot", "1", NULL}, "did you mean '--listen-port'");
-    refused((const char *[]){"--precision", "f16", NULL}, "--precision: must be auto, f32 or bf16");
+    refused((const char *[]){"--precision", "f16", NULL}, "--precision: must be auto, f32, bf16 or int8");
     refused((const char *[]){"--listen-port", "0", NULL}, "not between 1 and 65533");
     refused((const char *[]){"--listen-port", "65534", NULL}, "not between 1 and 65533");
     refused((const char *[]){"--listen-ip", "0.0.0.0", NULL}, "--api-key");
@@ -110,6 +122,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_the_documented_ones),
         cmocka_unit_test(command_line_wins_over_file),
+        cmocka_unit_test(precisions_are_taken),
         cmocka_unit_test(mistakes_are_named),
         cmocka_unit_test(beyond_loopback_needs_a_decision),
     };

@@ -389,13 +389,13 @@ static void cancel_is_quick_and_harmless(void **state) {
     diffusion_close(d);
 }
 
-/* Pictures of bfloat16 are nearly those of floats, go on bit by bit where they were stopped, and never in the other
- * precision. */
-static void bfloat16(void **state) {
-    (void)state;
-    char *path = str_fmt("/tmp/mysti-bf16-%d", (int)getpid());
+/* Pictures of a precision are nearly those of floats (least: PSNR), go on bit by bit where they were stopped, and never
+ * in the other precision. */
+static void check_precision(const char *name, double least) {
+    char *path = str_fmt("/tmp/mysti-%s-%d", name, (int)getpid());
     err e = {0};
-    const diffusion_options options = {.precision = DIFFUSION_PRECISION_BF16};
+    diffusion_options options = {0};
+    assert_true(diffusion_precision_from_name(name, &options.precision));
     diffusion *exact = open_tiny("tiny-sd1-f16.safetensors");
     diffusion *d = open_with(&options, "tiny-sd1-f16.safetensors", NULL, NULL, NULL, &e);
     diffusion_info info;
@@ -409,12 +409,12 @@ static void bfloat16(void **state) {
         return;
     }
     diffusion_describe(d, &info);
-    assert_string_equal(info.precision, "bf16");
+    assert_string_equal(info.precision, name);
     diffusion_params p = small_params();
     p.steps = 10;
     image want = picture_of(exact, &p), got = picture_of(d, &p);
-    print_message("f32 and bf16: %.1f dB\n", psnr(&want, &got));
-    assert_true(psnr(&want, &got) >= 35 && !same(&want, &got));
+    print_message("f32 and %s: %.1f dB\n", name, psnr(&want, &got));
+    assert_true(psnr(&want, &got) >= least && !same(&want, &got));
 
     p.checkpoint = path;
     p.checkpoint_ms = 0;
@@ -435,6 +435,16 @@ static void bfloat16(void **state) {
     diffusion_close(exact);
     diffusion_close(d);
     free(path);
+}
+
+static void bfloat16(void **state) {
+    (void)state;
+    check_precision("bf16", 35);
+}
+
+static void int8(void **state) {
+    (void)state;
+    check_precision("int8", 30); /* the tiny models with twelve seeds each: 31 to 41 dB */
 }
 
 static void resumed_work_is_bit_identical(void **state) {
@@ -928,6 +938,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(image_to_image),
         cmocka_unit_test(cancel_is_quick_and_harmless),
         cmocka_unit_test(bfloat16),
+        cmocka_unit_test(int8),
         cmocka_unit_test(resumed_work_is_bit_identical),
         cmocka_unit_test(a_foreign_checkpoint_is_ignored),
         cmocka_unit_test(checkpoints_are_tried_again),

@@ -22,6 +22,9 @@
 #define CPU_JOIN2(name, isa) name##_##isa
 #define CPU_JOIN(name, isa) CPU_JOIN2(name, isa)
 #define CPU_NAME(name) CPU_JOIN(name, CPU_ISA) /* a public function's name for this instruction set */
+#define CPU_QUOTE2(isa) #isa
+#define CPU_QUOTE(isa) CPU_QUOTE2(isa)
+#define CPU_STRING CPU_QUOTE(CPU_ISA)
 
 /* A block is ROWS x VECS vectors of sums, VECS vectors of one operand and one number of the other: 28 of AVX-512's and
  * NEON's 32 registers, all 16 of AVX2's and SSE's. */
@@ -224,11 +227,6 @@ enum { LINE_OF_FLOATS = 16 }; /* in a cache line */
  * cache. */
 static inline int64_t odd_lines(int64_t floats) {
     return ((floats + LINE_OF_FLOATS - 1) / LINE_OF_FLOATS | 1) * LINE_OF_FLOATS;
-}
-
-/* Floats from one packed row to the next. */
-static inline int64_t packed_row_of(int64_t numbers) {
-    return odd_lines(cells_of(numbers));
 }
 
 #if defined(__AVX512BF16__)

@@ -15,8 +15,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What the operands of matrix products are rounded to. */
-typedef enum cpu_precision { CPU_F32, CPU_BF16 } cpu_precision;
+/* What the operands of matrix products are rounded to. CPU_INT8: integers of eight bits with a scale for each 128
+ * of them; of cpu_linear's alone. */
+typedef enum cpu_precision { CPU_F32, CPU_BF16, CPU_INT8 } cpu_precision;
 
 /* A matrix of weights, in blocks of so many numbers; a block of one number for types without. */
 typedef struct cpu_matrix {
@@ -40,20 +41,26 @@ typedef struct cpu_conv {
     bool doubled; /* of the picture with each of its pixels four times: oh = 2 h, ow = 2 w. 3x3, stride 1, pad 1 */
 } cpu_conv;
 
-/* x [rows, width] -> y [rows, packed_row(width)]: rows as matrix products take them, if they are not floats. */
-typedef struct cpu_pack {
-    const float *x;
-    float *y;
-    int64_t rows, width;
-} cpu_pack;
+/* How a product takes the rows of x, if not as floats: packed, row(width) floats from one to the next. */
+typedef struct cpu_packing {
+    int64_t (*row)(int64_t width);
+    void (*pack)(const float *x, int64_t width, float *y); /* one row */
+} cpu_packing;
 
 /* y [t, out] = x [t, in] weight [out, in]^T + bias [out] + add [t, out]. */
 typedef struct cpu_linear {
-    const float *x, *bias, *add; /* x: packed rows where there are such; bias, add: NULL: none */
+    const float *x, *bias, *add; /* x: packed if the product has a packing; bias, add: NULL: none */
     cpu_matrix weight;
     float *y;
     int64_t t, in, out;
 } cpu_linear;
+
+typedef struct cpu_product {
+    const char *name;
+    cpu_precision precision;
+    const cpu_packing *packing; /* NULL: rows are floats */
+    void (*linear)(const cpu_linear *p, int thread, int threads);
+} cpu_product;
 
 /* y = softmax(q k^T scale) v for each head and each of n sequences, without holding the scores (Dao et al. 2022).
  * q, y: [n, tq, heads d]; k, v: [n, tk, heads d]. */
@@ -79,7 +86,7 @@ typedef struct cpu_layer_norm {
     float *y;
     int64_t rows, width;
     float eps;
-    bool packed; /* y: packed rows */
+    const cpu_packing *packing; /* of y; NULL: floats */
 } cpu_layer_norm;
 
 /* y [rows, width] = the first half of x [rows, 2 width] times gelu of the second (Shazeer 2020). */
@@ -87,7 +94,7 @@ typedef struct cpu_geglu {
     const float *x;
     float *y;
     int64_t rows, width;
-    bool packed; /* y: packed rows */
+    const cpu_packing *packing; /* of y; NULL: floats */
 } cpu_geglu;
 
 /* y [n, columns, rows] = x [n, rows, columns] transposed, plus `add` [n, columns, rows] (NULL: nothing). */
@@ -103,6 +110,7 @@ typedef struct cpu_upsample {
     float *y;
     int64_t planes, h, w;
 } cpu_upsample;
+
 /* A way to do a convolution. All threads call input(), which lays the picture out in `room`; when all are done, all
  * call output(). */
 typedef struct cpu_conv_way {
@@ -121,9 +129,7 @@ typedef struct cpu_kernels {
                                  * stride than 1, a result of another size than the picture's, or small pictures */
     cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; worth it from winograd_least pixels on */
     int64_t winograd_least;     /* of all pictures together */
-    int64_t (*packed_row)(int64_t width); /* floats from row to row; NULL: there are no packed rows */
-    void (*pack)(const cpu_pack *p, int thread, int threads);
-    void (*linear)(const cpu_linear *p, int thread, int threads);
+    const cpu_product *product;
     void (*attention)(const cpu_attention *p, int thread, int threads);
     void (*group_norm)(const cpu_group_norm *p, int thread, int threads);
     void (*group_scales)(const cpu_group_norm *p, int thread, int threads); /* y: [n, channels, 2], see cpu_conv */
@@ -137,6 +143,10 @@ typedef struct cpu_kernels {
  * plain) if the processor has it. NULL when that has not this precision: CPU_BF16 is only where bfloat16 is multiplied
  * faster than floats (avx512bf16). */
 const cpu_kernels *cpu_kernels_best(cpu_precision precision);
+
+/* The product in integers of eight bits that goes with these kernels' vectors; NULL where the processor does not
+ * multiply them faster (it does with AVX512-VNNI, AVX-VNNI, ARM's dot product). */
+const cpu_product *cpu_int8_product(const cpu_kernels *k);
 
 /* By name, NULL when this processor or this build lacks it. */
 const cpu_kernels *cpu_kernels_find(const char *name);

@@ -1,35 +1,43 @@
-/* linear.c - y = x W^T + b. A group of blocks of COLUMNS outputs has its weights turned into panels of cells
+/* linear.c - y = x W^T + b. A few blocks of COLUMNS outputs have their weights turned into panels of cells
  * [depth][COLUMNS] once, in the second-level cache, and all rows of x go past them, TALL at a time. Those rows and the
  * panels meet a STEP of the depth at a time, so that a panel's step is in the first-level cache for all of the rows,
  * and the rows' step for all panels. The next rows and the weights of the next panels come from memory meanwhile.
  *
- * With bfloat16 the rows of x are packed already (cpu_pack_rows): they are read once for each group, and may have been
- * made for several products. */
-#include "diffusion/cpu/isa.h"
+ * The rows of x are packed already, if they are not floats (cpu_packing): they are read once for each few blocks, and
+ * may have been made for several products. Compiled a second time with CPU_AS_INT8, for integers of eight bits. */
+#include "diffusion/cpu/groups.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
 
-/* In cells. Pieces of the depth consist of whole units, as weights may be read in blocks of 256 numbers only. The
- * filling keeps rows from falling together in the cache. */
+/* In groups; PANELS: in cells. Pieces of the depth consist of whole units, as weights may be read in blocks of 256
+ * numbers only. The filling (cells) keeps rows from falling together in the cache. */
 enum {
-    UNIT = 256 / PAIR,
-    DEPTH = 640 / UNIT * UNIT,
-    STEP = 6144 / COLUMNS,
+    UNIT = 256 / GROUP,
+    DEPTH = 672 / WEIGHT_CELLS / UNIT * UNIT,
+    STEP = 6144 / COLUMNS / WEIGHT_CELLS,
     FILLING = 16,
-    PANELS = 3 * DEPTH * COLUMNS
+    PANELS = 3 * DEPTH * WEIGHT_CELLS * COLUMNS
 };
-enum { TALL = 4 * ROWS }; /* rows of x at a time */
-enum { ROWS_AHEAD = 8 };  /* of weights */
+enum { IS_PACKED = GROUP > 1 }; /* rows of x */
+enum { TALL = 4 * ROWS };       /* of them at a time */
+enum { ROWS_AHEAD = 8 };        /* of weights */
 
 /* What a thread does at a time: rows t ... of x, outputs out ..., numbers from ... of the depth. */
 typedef struct part {
     const cpu_linear *p;
     int64_t t, count, out, blocks, from, depth;
     int64_t x_row, row, panel; /* floats from row to row of x; in each of: */
-    float *lines;              /* [LANES][cells of depth, and FILLING] */
-    float *panels;             /* [blocks][cells of depth][COLUMNS] */
+    float *lines;              /* [LANES][cells of weights of depth, and FILLING] */
+    float *panels;             /* [blocks][cells of weights of depth][COLUMNS] */
     float *sums;               /* [blocks][TALL][COLUMNS] */
 } part;
+
+/* Floats from one packed row to the next. */
+static int64_t packed_row(int64_t width) {
+    return odd_lines(groups_of(width) * ROW_CELLS);
+}
+
+static const cpu_packing packing = {packed_row, pack_row};
 
 /* How many of a block's outputs there are. */
 static int64_t columns_of(const part *s, int64_t number) {
@@ -41,19 +49,20 @@ static int64_t columns_of(const part *s, int64_t number) {
 static void read_row(const part *s, int64_t out, float *cells) {
     const cpu_matrix *m = &s->p->weight;
     if (out >= s->p->out) {
-        memset(cells, 0, (size_t)cells_of(s->depth) * sizeof *cells);
+        memset(cells, 0, (size_t)(groups_of(s->depth) * WEIGHT_CELLS) * sizeof *cells);
         return;
     }
     if (out + ROWS_AHEAD < s->p->out) fetch_ahead(matrix_at(m, out + ROWS_AHEAD, s->from), matrix_bytes(m, s->depth));
-    float numbers[DEPTH * PAIR];
+    float numbers[DEPTH * GROUP];
     const void *from = matrix_at(m, out, s->from);
     if (m->to_floats) m->to_floats(from, numbers, s->depth);
-    pack_along(m->to_floats ? numbers : from, s->depth, cells);
+    pack_weights(m->to_floats ? numbers : from, s->depth, cells);
 }
 
 /* COLUMNS rows of weights, transposed. */
 static void fill_panel(const part *s, int64_t number) {
-    const int64_t out = s->out + number * COLUMNS, cells = cells_of(s->depth);
+    const int64_t out = s->out + number * COLUMNS;
+    const int64_t cells = groups_of(s->depth) * WEIGHT_CELLS;
     float *panel = s->panels + number * s->panel;
     for (int64_t column = 0; column < COLUMNS; column += LANES) {
         for (int i = 0; i < LANES; i++) read_row(s, out + column + i, s->lines + i * s->row);
@@ -68,7 +77,7 @@ static void fill_panel(const part *s, int64_t number) {
 
 /* The part's depth of row t of x. */
 static const float *cells_at(const part *s, int64_t t) {
-    return s->p->x + t * s->x_row + s->from / PAIR;
+    return s->p->x + t * s->x_row + s->from / GROUP * ROW_CELLS;
 }
 
 /* Share number `share` of `shares` comes to the cache: of a part's weights; of the rows of x from t on. */
@@ -84,21 +93,22 @@ static void fetch_rows(const part *s, int64_t t, int64_t share, int64_t shares) 
     int64_t first;
     const int64_t count = cpu_share(left < TALL ? left : TALL, (int)share, (int)shares, &first);
     for (int64_t i = first; i < first + count; i++)
-        fetch_ahead(cells_at(s, t + i), cells_of(s->depth) * (int64_t)sizeof *s->p->x);
+        fetch_ahead(cells_at(s, t + i), groups_of(s->depth) * ROW_CELLS * (int64_t)sizeof *s->p->x);
 }
 
 /* Rows t ... of x, at most TALL, against a step of one panel. By itself: among all the rest, compilers keep a sum in
  * memory. */
 static __attribute__((noinline)) void multiply_step(const part *s, int64_t t, int64_t rows, int64_t number,
-                                                    int64_t from, int64_t cells) {
-    multiply_columns((block){.a = cells_at(s, t) + from,
-                             .a_row = s->x_row,
-                             .b = s->panels + number * s->panel + from * COLUMNS,
-                             .depth = cells,
-                             .c = s->sums + number * TALL * COLUMNS,
-                             .c_row = COLUMNS,
-                             .add = s->from > 0 || from > 0},
-                     rows, columns_of(s, number), CELLS);
+                                                    int64_t from, int64_t groups) {
+    const int64_t left = data_cells(s->depth - from * GROUP), whole = groups * DATA_CELLS;
+    multiply_groups((block){.a = cells_at(s, t) + from * ROW_CELLS,
+                            .a_row = s->x_row,
+                            .b = s->panels + number * s->panel + from * WEIGHT_CELLS * COLUMNS,
+                            .depth = left < whole ? left : whole,
+                            .c = s->sums + number * TALL * COLUMNS,
+                            .c_row = COLUMNS,
+                            .add = s->from > 0 || from > 0},
+                    rows, columns_of(s, number));
 }
 
 /* What y holds so far. */
@@ -127,14 +137,15 @@ static void store_sums(const part *s, int64_t t, int64_t rows) {
 
 /* next: the weights that come to the cache meanwhile; NULL: none */
 static void multiply_part(const part *s, const part *next) {
-    const int64_t cells = cells_of(s->depth), steps = (cells + STEP - 1) / STEP, step = (cells + steps - 1) / steps;
+    const int64_t groups = groups_of(s->depth), steps = (groups + STEP - 1) / STEP;
+    const int64_t step = (groups + steps - 1) / steps;
     const int64_t shares = (s->count + TALL - 1) / TALL * steps * s->blocks;
     for (int64_t b = 0; b < s->blocks; b++) fill_panel(s, b);
     for (int64_t t = s->t, share = 0; t < s->t + s->count; t += TALL) {
         const int64_t left = s->t + s->count - t, rows = left < TALL ? left : TALL;
         if (s->from > 0) load_sums(s, t, rows);
         for (int64_t i = 0; i < steps * s->blocks; i++) {
-            const int64_t from = i / s->blocks * step, end = cells - from < step ? cells : from + step;
+            const int64_t from = i / s->blocks * step, end = groups - from < step ? groups : from + step;
             if (next) fetch_weights(next, share++, shares);
             if (rows < left) fetch_rows(s, t + TALL, i, steps * s->blocks);
             multiply_step(s, t, rows, i % s->blocks, from, end - from);
@@ -175,17 +186,18 @@ static int64_t cost_of(const cpu_linear *p, const division *d, int threads) {
 
 /* As few groups as have room, or for each thread as many of them, or all of them for each thread with its own rows. */
 static division divide(const cpu_linear *p, int64_t depth, int threads) {
-    const int64_t blocks = (p->out + COLUMNS - 1) / COLUMNS, room = PANELS / (depth * COLUMNS);
+    const int64_t blocks = (p->out + COLUMNS - 1) / COLUMNS, room = PANELS / (depth * WEIGHT_CELLS * COLUMNS);
     const int64_t groups = (blocks + room - 1) / room, even = (groups + threads - 1) / threads * threads;
     const division by_output = {blocks, even < blocks ? even : blocks, 1}, by_rows = {blocks, groups, threads};
     return cost_of(p, &by_output, threads) <= cost_of(p, &by_rows, threads) ? by_output : by_rows;
 }
 
-void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) {
-    const int64_t cells = cells_of(p->in), pieces = (cells + DEPTH - 1) / DEPTH;
-    const int64_t each = (cells + pieces - 1) / pieces, depth = pieces > 1 ? (each + UNIT - 1) / UNIT * UNIT : each;
+static void linear(const cpu_linear *p, int thread, int threads) {
+    const int64_t groups = groups_of(p->in), pieces = (groups + DEPTH - 1) / DEPTH;
+    const int64_t each = (groups + pieces - 1) / pieces, depth = pieces > 1 ? (each + UNIT - 1) / UNIT * UNIT : each;
     const division d = divide(p, depth, threads);
-    const int64_t row = depth + FILLING, panel = depth * COLUMNS, most = (d.blocks + d.groups - 1) / d.groups;
+    const int64_t row = depth * WEIGHT_CELLS + FILLING, panel = depth * WEIGHT_CELLS * COLUMNS;
+    const int64_t most = (d.blocks + d.groups - 1) / d.groups;
     cpu_room room = cpu_room_open(LANES * row + most * (panel + TALL * COLUMNS));
     int64_t first;
     const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first), end = (first + count) * pieces;
@@ -194,9 +206,9 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
         const part now = next;
         if (i < end) {
             next = part_of(p, &d, i / pieces);
-            next.from = i % pieces * depth * PAIR;
-            next.depth = p->in - next.from < depth * PAIR ? p->in - next.from : depth * PAIR;
-            next.x_row = PAIR > 1 ? packed_row_of(p->in) : p->in;
+            next.from = i % pieces * depth * GROUP;
+            next.depth = p->in - next.from < depth * GROUP ? p->in - next.from : depth * GROUP;
+            next.x_row = IS_PACKED ? packed_row(p->in) : p->in;
             next.row = row;
             next.panel = panel;
             next.lines = room.floats;
@@ -208,12 +220,12 @@ void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads) 
     cpu_room_close(&room);
 }
 
-int64_t CPU_NAME(cpu_packed_row)(int64_t width) {
-    return packed_row_of(width);
-}
-
-void CPU_NAME(cpu_pack_rows)(const cpu_pack *p, int thread, int threads) {
-    int64_t first;
-    const int64_t count = cpu_share(p->rows, thread, threads, &first), row = packed_row_of(p->width);
-    for (int64_t i = first; i < first + count; i++) pack_along(p->x + i * p->width, p->width, p->y + i * row);
-}
+extern const cpu_product CPU_NAME(cpu_product);
+const cpu_product CPU_NAME(cpu_product) = {
+    .name = CPU_STRING,
+    .precision = GROUP == 1   ? CPU_F32
+                 : GROUP == 2 ? CPU_BF16
+                              : CPU_INT8,
+    .packing = IS_PACKED ? &packing : NULL,
+    .linear = linear,
+};

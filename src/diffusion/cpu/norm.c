@@ -113,11 +113,12 @@ static void normalize_row(const cpu_layer_norm *p, const float *x, float *y) {
 
 void CPU_NAME(cpu_normalize_rows)(const cpu_layer_norm *p, int thread, int threads) {
     int64_t first;
-    const int64_t count = cpu_share(p->rows, thread, threads, &first), row = packed_row_of(p->width);
-    cpu_room room = cpu_room_open(p->packed ? p->width : 0);
+    const int64_t count = cpu_share(p->rows, thread, threads, &first);
+    const int64_t row = p->packing ? p->packing->row(p->width) : p->width;
+    cpu_room room = cpu_room_open(p->packing ? p->width : 0);
     for (int64_t i = first; i < first + count; i++) {
-        normalize_row(p, p->x + i * p->width, p->packed ? room.floats : p->y + i * p->width);
-        if (p->packed) pack_along(room.floats, p->width, p->y + i * row);
+        normalize_row(p, p->x + i * p->width, p->packing ? room.floats : p->y + i * row);
+        if (p->packing) p->packing->pack(room.floats, p->width, p->y + i * row);
     }
     cpu_room_close(&room);
 }
@@ -132,11 +133,12 @@ static void gate_row(const float *x, int64_t width, float *y) {
 
 void CPU_NAME(cpu_gate)(const cpu_geglu *p, int thread, int threads) {
     int64_t first;
-    const int64_t count = cpu_share(p->rows, thread, threads, &first), row = packed_row_of(p->width);
-    cpu_room room = cpu_room_open(p->packed ? p->width : 0);
+    const int64_t count = cpu_share(p->rows, thread, threads, &first);
+    const int64_t row = p->packing ? p->packing->row(p->width) : p->width;
+    cpu_room room = cpu_room_open(p->packing ? p->width : 0);
     for (int64_t i = first; i < first + count; i++) {
-        gate_row(p->x + 2 * i * p->width, p->width, p->packed ? room.floats : p->y + i * p->width);
-        if (p->packed) pack_along(room.floats, p->width, p->y + i * row);
+        gate_row(p->x + 2 * i * p->width, p->width, p->packing ? room.floats : p->y + i * row);
+        if (p->packing) p->packing->pack(room.floats, p->width, p->y + i * row);
     }
     cpu_room_close(&room);
 }

@@ -2,9 +2,6 @@
 #include "diffusion/cpu/isa.h"
 #include "diffusion/cpu/kernels.h"
 
-#define STRING2(x) #x
-#define STRING(x) STRING2(x)
-
 void CPU_NAME(cpu_conv_any)(const cpu_conv *c, float *room, int thread, int threads);
 int64_t CPU_NAME(cpu_conv_direct_room)(const cpu_conv *c, int threads);
 void CPU_NAME(cpu_conv_direct_input)(const cpu_conv *c, float *room, int thread, int threads);
@@ -12,9 +9,7 @@ void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, float *room, int thread, int t
 int64_t CPU_NAME(cpu_winograd_room)(const cpu_conv *c, int threads);
 void CPU_NAME(cpu_winograd_input)(const cpu_conv *c, float *room, int thread, int threads);
 void CPU_NAME(cpu_winograd)(const cpu_conv *c, float *room, int thread, int threads);
-int64_t CPU_NAME(cpu_packed_row)(int64_t width);
-void CPU_NAME(cpu_pack_rows)(const cpu_pack *p, int thread, int threads);
-void CPU_NAME(cpu_linear_product)(const cpu_linear *p, int thread, int threads);
+extern const cpu_product CPU_NAME(cpu_product);
 void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threads);
 void CPU_NAME(cpu_normalize_groups)(const cpu_group_norm *p, int thread, int threads);
 void CPU_NAME(cpu_scale_groups)(const cpu_group_norm *p, int thread, int threads);
@@ -25,7 +20,7 @@ void CPU_NAME(cpu_double)(const cpu_upsample *p, int thread, int threads);
 
 extern const cpu_kernels CPU_NAME(cpu_kernels);
 const cpu_kernels CPU_NAME(cpu_kernels) = {
-    .name = STRING(CPU_ISA),
+    .name = CPU_STRING,
     .precision = PAIR == 1 ? CPU_F32 : CPU_BF16,
     .conv = {"convolution, any", .output = CPU_NAME(cpu_conv_any)},
     .conv_direct = {"convolution, direct", true, CPU_NAME(cpu_conv_direct_room), CPU_NAME(cpu_conv_direct_input),
@@ -33,9 +28,7 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .conv_winograd = {"convolution, Winograd", false, CPU_NAME(cpu_winograd_room), CPU_NAME(cpu_winograd_input),
                       CPU_NAME(cpu_winograd)},
     .winograd_least = PAIR == 1 ? 192 : 64,
-    .packed_row = PAIR > 1 ? CPU_NAME(cpu_packed_row) : NULL,
-    .pack = CPU_NAME(cpu_pack_rows),
-    .linear = CPU_NAME(cpu_linear_product),
+    .product = &CPU_NAME(cpu_product),
     .attention = CPU_NAME(cpu_attention_flash),
     .group_norm = CPU_NAME(cpu_normalize_groups),
     .group_scales = CPU_NAME(cpu_scale_groups),

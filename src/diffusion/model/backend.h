@@ -62,8 +62,22 @@ bool backend_custom_ops(const backend *b);
 /* Those of custom operations. At first CPU_F32's. */
 const cpu_kernels *backend_kernels(const backend *b);
 
-/* False when the processor has no kernels of that precision: nothing has changed then. */
+/* False when the processor has no kernels of that precision: nothing has changed then. CPU_INT8 is of the products
+ * alone and goes with either of the others, whichever was set last. */
 bool backend_set_precision(backend *b, cpu_precision precision);
+
+/* From now on products whose weights are quantised are computed with CPU_INT8, where the processor has that. */
+void backend_prefer_int8(backend *b);
+
+/* What was set, in words: "f32", "bf16", "int8", and where quantised weights go otherwise than the rest
+ * "bf16, quantised int8" or "f32, quantised int8". */
+const char *backend_precision(const backend *b);
+
+/* The products of custom operations: of the kernels, and CPU_INT8's (NULL where it is not used). */
+typedef enum backend_product_kind { PRODUCT_OF_KERNELS, PRODUCT_INT8, BACKEND_PRODUCTS } backend_product_kind;
+const cpu_product *backend_product(const backend *b, backend_product_kind kind);
+backend_product_kind backend_product_for(const backend *b, enum ggml_type weights);
+
 void backend_forbid_custom_ops(backend *b);
 
 /* Small graphs are computed by one thread, because there meeting the others takes longer than the work. A test may have
@@ -84,10 +98,12 @@ size_t backend_scratch(const backend *b);
 typedef struct graph {
     struct ggml_context *ctx; /* holds tensor descriptions only, no data */
     backend *b;
-    struct graph_io *io;                    /* private: what to copy in and out */
-    bool overflow;                          /* private: too many inputs and outputs */
-    bool too_large;                         /* private: see graph_has_room() */
-    struct ggml_tensor *rows, *packed_rows; /* private: of nn_cpu; the same, see cpu_pack */
+    struct graph_io *io; /* private: what to copy in and out */
+    bool overflow;       /* private: too many inputs and outputs */
+    bool too_large;      /* private: see graph_has_room() */
+
+    /* private: of nn_cpu; the same packed for each backend_product_kind, NULL: not packed */
+    struct ggml_tensor *rows, *packed_rows[BACKEND_PRODUCTS];
 } graph;
 
 /* Inputs and outputs that a graph may have together. */

@@ -206,22 +206,38 @@ struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_n
 
 /* --- Packed rows ------------------------------------------------------------------------------------------------- */
 
-/* An operation of which `rows` is the result as floats, and this one, which is only computed if it is used, has packed
- * rows. Kept for the products that follow. */
+typedef struct packing_op {
+    const cpu_kernels *kernels;
+    const cpu_packing *packing;
+    float eps; /* of layer norm */
+} packing_op;
+
+/* An operation of which `rows` is the result as floats, computes packed rows with each kind of packing: operations that
+ * are only computed if they are used. Kept for the products that follow. */
 static void keep_packed(graph *g, struct ggml_tensor *rows, const char *name, struct ggml_tensor **args, int count,
-                        ggml_custom_op_t compute, void *params) {
-    const cpu_kernels *k = backend_kernels(g->b);
-    if (!k->packed_row) return;
-    const int64_t ne[4] = {k->packed_row(rows->ne[0]), rows->ne[1], rows->ne[2], rows->ne[3]};
+                        ggml_custom_op_t compute, const packing_op *op) {
     g->rows = rows;
-    g->packed_rows = operation(g, name, ne, args, count, compute, params);
+    for (int i = 0; i < BACKEND_PRODUCTS; i++) {
+        const cpu_product *product = backend_product(g->b, (backend_product_kind)i);
+        g->packed_rows[i] = NULL;
+        if (!product || !product->packing) continue;
+        packing_op *p = graph_note(g, sizeof *p);
+        *p = *op;
+        p->packing = product->packing;
+        const int64_t ne[4] = {p->packing->row(rows->ne[0]), rows->ne[1], rows->ne[2], rows->ne[3]};
+        g->packed_rows[i] = operation(g, name, ne, args, count, compute, p);
+    }
 }
 
 static void compute_pack(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const cpu_kernels *kernels = params;
+    const packing_op *p = params;
     const struct ggml_tensor *x = dst->src[0];
-    const cpu_pack p = {x->data, dst->data, ggml_nrows(x), x->ne[0]};
-    kernels->pack(&p, ith, nth);
+    const float *from = x->data;
+    float *to = dst->data;
+    int64_t first;
+    const int64_t count = cpu_share(ggml_nrows(x), ith, nth, &first);
+    for (int64_t i = first; i < first + count; i++)
+        p->packing->pack(from + i * x->ne[0], x->ne[0], to + i * dst->ne[0]);
 }
 
 /* The parameters are a table that lives as long as the program. */
@@ -229,16 +245,10 @@ static void *kernels_as_params(const graph *g) {
     return (void *)(uintptr_t)backend_kernels(g->b);
 }
 
-/* x as products take it. */
-static struct ggml_tensor *packed(graph *g, struct ggml_tensor *x) {
-    if (g->rows != x) keep_packed(g, x, "pack", &x, 1, compute_pack, kernels_as_params(g));
-    return g->packed_rows;
-}
-
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
 
 typedef struct linear_op {
-    const cpu_kernels *kernels;
+    const cpu_product *product;
     bool has_bias, has_add;
 } linear_op;
 
@@ -253,23 +263,32 @@ static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *para
                           .t = ggml_nrows(x),
                           .in = weight->ne[0],
                           .out = weight->ne[1]};
-    p->kernels->linear(&l, ith, nth);
+    p->product->linear(&l, ith, nth);
 }
 
-/* Of a product with few rows. Reading the weights is what takes its time, so it can as well be exact; time embeddings,
- * which every block uses, are such. */
-static const cpu_kernels *kernels_for_rows(const graph *g, int64_t rows) {
+/* x as the product takes it, which is set, too. With few rows, reading the weights is what takes a product's time, so
+ * it can as well be exact; time embeddings, which every block uses, are such. */
+static struct ggml_tensor *rows_for(graph *g, struct ggml_tensor *x, const struct ggml_tensor *weight,
+                                    const cpu_product **product) {
     enum { FEW = 16 };
-    return rows < FEW ? cpu_kernels_best(CPU_F32) : backend_kernels(g->b);
+    if (ggml_nrows(x) < FEW) {
+        *product = cpu_kernels_best(CPU_F32)->product;
+        return x;
+    }
+    const backend_product_kind kind = backend_product_for(g->b, weight->type);
+    *product = backend_product(g->b, kind);
+    if (!(*product)->packing) return x;
+    if (g->rows != x) keep_packed(g, x, "pack", &x, 1, compute_pack, &(packing_op){0});
+    return g->packed_rows[kind];
 }
 
 struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                      struct ggml_tensor *bias, struct ggml_tensor *add) {
     linear_op *p = graph_note(g, sizeof *p);
     x = contiguous(g, x);
-    *p = (linear_op){kernels_for_rows(g, ggml_nrows(x)), bias != NULL, add != NULL};
+    *p = (linear_op){.has_bias = bias != NULL, .has_add = add != NULL};
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
-    struct ggml_tensor *args[4] = {p->kernels->packed_row ? packed(g, x) : x, weight};
+    struct ggml_tensor *args[4] = {rows_for(g, x, weight, &p->product), weight};
     int count = 2;
     if (bias) args[count++] = bias;
     if (add) args[count++] = contiguous(g, add);
@@ -311,14 +330,8 @@ struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, const 
     return group_norm(g, x, norm, GROUP_NORM);
 }
 
-typedef struct layer_norm_op {
-    const cpu_kernels *kernels;
-    float eps;
-    bool packed;
-} layer_norm_op;
-
 static void compute_layer_norm(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const layer_norm_op *p = params;
+    const packing_op *p = params;
     const struct ggml_tensor *x = dst->src[0];
     const cpu_layer_norm n = {.x = x->data,
                               .weight = dst->src[1]->data,
@@ -327,38 +340,34 @@ static void compute_layer_norm(struct ggml_tensor *dst, int ith, int nth, void *
                               .rows = ggml_nrows(x),
                               .width = x->ne[0],
                               .eps = p->eps,
-                              .packed = p->packed};
+                              .packing = p->packing};
     p->kernels->layer_norm(&n, ith, nth);
 }
 
 struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                          struct ggml_tensor *bias, float eps) {
-    layer_norm_op *p = graph_note(g, 2 * sizeof *p);
-    p[0] = (layer_norm_op){backend_kernels(g->b), eps, false};
-    p[1] = (layer_norm_op){backend_kernels(g->b), eps, true};
+    packing_op *p = graph_note(g, sizeof *p);
+    *p = (packing_op){.kernels = backend_kernels(g->b), .eps = eps};
     struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
-    struct ggml_tensor *y = operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, &p[0]);
-    keep_packed(g, y, "layer norm", args, 3, compute_layer_norm, &p[1]);
+    struct ggml_tensor *y = operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, p);
+    keep_packed(g, y, "layer norm", args, 3, compute_layer_norm, p);
     return y;
 }
 
-static void gate(struct ggml_tensor *dst, int ith, int nth, const cpu_kernels *kernels, bool is_packed) {
-    const struct ggml_tensor *x = dst->src[0];
-    const cpu_geglu p = {x->data, dst->data, ggml_nrows(x), x->ne[0] / 2, is_packed};
-    kernels->geglu(&p, ith, nth);
-}
 static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    gate(dst, ith, nth, params, false);
-}
-static void compute_packed_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    gate(dst, ith, nth, params, true);
+    const packing_op *p = params;
+    const struct ggml_tensor *x = dst->src[0];
+    const cpu_geglu gate = {x->data, dst->data, ggml_nrows(x), x->ne[0] / 2, p->packing};
+    p->kernels->geglu(&gate, ith, nth);
 }
 
 struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x) {
+    packing_op *p = graph_note(g, sizeof *p);
+    *p = (packing_op){.kernels = backend_kernels(g->b)};
     x = contiguous(g, x);
     const int64_t ne[4] = {x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]};
-    struct ggml_tensor *y = operation(g, "geglu", ne, &x, 1, compute_geglu, kernels_as_params(g));
-    keep_packed(g, y, "geglu", &x, 1, compute_packed_geglu, kernels_as_params(g));
+    struct ggml_tensor *y = operation(g, "geglu", ne, &x, 1, compute_geglu, p);
+    keep_packed(g, y, "geglu", &x, 1, compute_geglu, p);
     return y;
 }
 
