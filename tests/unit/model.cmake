@@ -5,5 +5,6 @@ mysti_test(test_cpu_kernels mysti_cpu_checked m)
 target_compile_options(test_cpu_kernels PRIVATE -O2) # its sums in double would take most of a debug build's time
 mysti_test(test_tiles mysti_diffusion)
 mysti_test(test_upscale mysti_diffusion)
+mysti_test(test_kept_weights mysti_diffusion m)
 mysti_test(test_networks mysti_diffusion)
 mysti_test(test_lora mysti_diffusion)

@@ -384,6 +384,36 @@ static void assert_packed(const cpu_packing *p, const float *got, const float *w
     free(packed);
 }
 
+enum { TAPS = 3 };
+
+/* The weights of p, kept, where a row lies as [in / taps][taps]: the same product, bit for bit. */
+static void check_kept(const cpu_product *product, const cpu_linear *p, const float *want, int64_t taps) {
+    const int64_t each = p->in / taps, floats = product->kept_floats(p->out, p->in);
+    float *row = malloc((size_t)p->in * sizeof *row), *lying = malloc((size_t)(p->in * p->out) * sizeof *lying);
+    for (int64_t o = 0; o < p->out; o++) {
+        const char *from = (const char *)p->weight.data + (size_t)o * p->weight.row_bytes;
+        if (p->weight.to_floats)
+            p->weight.to_floats(from, row, p->in);
+        else
+            memcpy(row, from, (size_t)p->in * sizeof *row);
+        for (int64_t i = 0; i < p->in; i++) lying[o * p->in + i % each * taps + i / each] = row[i];
+    }
+    float *kept = nans(floats), *y = nans(p->t * p->out);
+    const cpu_keep k = {.weight = {lying, (size_t)p->in * sizeof *lying, 1, sizeof *lying, NULL},
+                        .kept = kept,
+                        .in = p->in,
+                        .out = p->out,
+                        .taps = taps};
+    for (int i = 0; i < 3; i++) product->keep(&k, i, 3);
+    cpu_linear l = *p;
+    l.weight = (cpu_matrix){0};
+    l.kept = kept;
+    l.y = y;
+    for (int i = 0; i < 2; i++) product->linear(&l, i, 2);
+    assert_memory_equal(y, want, (size_t)(p->t * p->out) * sizeof *y);
+    free(row), free(lying), free(kept), free(y);
+}
+
 /* l->y from rows of floats; it is the same for any number of threads. */
 static void run_linear(const cpu_product *product, const cpu_linear *l) {
     cpu_linear p = *l;
@@ -398,6 +428,8 @@ static void run_linear(const cpu_product *product, const cpu_linear *l) {
         for (int i = 0; i < threads; i++) product->linear(&p, i, threads);
         assert_memory_equal(l->y, again, (size_t)(l->t * l->out) * sizeof *again);
     }
+    check_kept(product, &p, l->y, 1);
+    if (l->in % TAPS == 0) check_kept(product, &p, l->y, TAPS);
     free(rows), free(again);
 }
 
@@ -422,7 +454,14 @@ static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t ou
     }
     char what[96];
     snprintf(what, sizeof what, "%s linear t%d in%d out%d", k->name, (int)t, (int)in, (int)out);
-    run_linear(k->product, &(cpu_linear){x, bias, add, half_matrix(w, in, in_blocks), y, t, in, out});
+    run_linear(k->product, &(cpu_linear){.x = x,
+                                         .bias = bias,
+                                         .add = add,
+                                         .weight = half_matrix(w, in, in_blocks),
+                                         .y = y,
+                                         .t = t,
+                                         .in = in,
+                                         .out = out});
     assert_near(what, y, want, t * out, 0.5, 2e-6);
     free(want), free(y), free(add), free(bias), free(x), free(w);
 }
@@ -554,7 +593,14 @@ static void check_int8(const cpu_product *p, int64_t t, int64_t in, int64_t out,
     uint16_t *half = malloc((size_t)(in * out) * sizeof *half);
     for (int64_t i = 0; i < in * out; i++) half[i] = half_of(w[i]);
     half_floats(half, w, in * out);
-    const cpu_linear l = {x, bias, add, half_matrix(half, in, in_blocks), y, t, in, out};
+    const cpu_linear l = {.x = x,
+                          .bias = bias,
+                          .add = add,
+                          .weight = half_matrix(half, in, in_blocks),
+                          .y = y,
+                          .t = t,
+                          .in = in,
+                          .out = out};
     char what[96];
     snprintf(what, sizeof what, "%s linear t%d in%d out%d", p->name, (int)t, (int)in, (int)out);
     run_linear(p, &l);

@@ -44,6 +44,7 @@ typedef struct cpu_conv {
 /* How a product takes the rows of x, if not as floats: packed, row(width) floats from one to the next. */
 typedef struct cpu_packing {
     int64_t (*row)(int64_t width);
+    int64_t (*cells)(int64_t width);                       /* those floats of a row that are used */
     void (*pack)(const float *x, int64_t width, float *y); /* one row */
 } cpu_packing;
 
@@ -51,15 +52,28 @@ typedef struct cpu_packing {
 typedef struct cpu_linear {
     const float *x, *bias, *add; /* x: packed if the product has a packing; bias, add: NULL: none */
     cpu_matrix weight;
+    const float *kept; /* the weights as keep() laid them out, instead; NULL: not there */
     float *y;
     int64_t t, in, out;
+    int64_t bias_rows; /* rows of x that a row of bias [t / bias_rows, out] is for; 0: one row for all */
 } cpu_linear;
+
+/* weight [out, in] -> kept, kept_floats(out, in) of them: in the order in which they are read, for any number of
+ * products. With `taps` > 1 a row, which lies as [in / taps][taps], is kept as [taps][in / taps]. */
+typedef struct cpu_keep {
+    cpu_matrix weight;
+    float *kept;
+    int64_t in, out, taps;
+} cpu_keep;
 
 typedef struct cpu_product {
     const char *name;
     cpu_precision precision;
     const cpu_packing *packing; /* NULL: rows are floats */
     void (*linear)(const cpu_linear *p, int thread, int threads);
+    int64_t group; /* packed rows of whole groups of so many numbers, end to end, are a packed row */
+    int64_t (*kept_floats)(int64_t out, int64_t in);
+    void (*keep)(const cpu_keep *k, int thread, int threads);
 } cpu_product;
 
 /* y = softmax(q k^T scale) v for each head and each of n sequences, without holding the scores (Dao et al. 2022).

@@ -4,7 +4,8 @@
  * and the rows' step for all panels. The next rows and the weights of the next panels come from memory meanwhile.
  *
  * The rows of x are packed already, if they are not floats (cpu_packing): they are read once for each few blocks, and
- * may have been made for several products. Compiled a second time with CPU_AS_INT8, for integers of eight bits. */
+ * may have been made for several products. Weights may be panels already, too, kept from an earlier product. Compiled a
+ * second time with CPU_AS_INT8, for integers of eight bits. */
 #include "diffusion/cpu/groups.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
@@ -28,7 +29,7 @@ typedef struct part {
     int64_t t, count, out, blocks, from, depth;
     int64_t x_row, row, panel; /* floats from row to row of x; in each of: */
     float *lines;              /* [LANES][cells of weights of depth, and FILLING] */
-    float *panels;             /* [blocks][cells of weights of depth][COLUMNS] */
+    float *panels;             /* [blocks][cells of weights of depth][COLUMNS], or where they are kept */
     float *sums;               /* [blocks][TALL][COLUMNS] */
 } part;
 
@@ -37,7 +38,12 @@ static int64_t packed_row(int64_t width) {
     return odd_lines(groups_of(width) * ROW_CELLS);
 }
 
-static const cpu_packing packing = {packed_row, pack_row};
+/* Those of them that are used. */
+static int64_t row_cells(int64_t width) {
+    return groups_of(width) * ROW_CELLS;
+}
+
+static const cpu_packing packing = {packed_row, row_cells, pack_row};
 
 /* How many of a block's outputs there are. */
 static int64_t columns_of(const part *s, int64_t number) {
@@ -59,19 +65,22 @@ static void read_row(const part *s, int64_t out, float *cells) {
     pack_weights(m->to_floats ? numbers : from, s->depth, cells);
 }
 
+/* LANES lines of cells, `row` apart -> panel [cells][COLUMNS]. */
+static void turn(const float *lines, int64_t row, int64_t cells, float *panel) {
+    for (int64_t k = 0; k < cells; k += LANES) {
+        vec m[LANES];
+        for (int i = 0; i < LANES; i++) m[i] = load(lines + i * row + k);
+        transpose(m);
+        for (int i = 0; i < LANES && k + i < cells; i++) store(panel + (k + i) * COLUMNS, m[i]);
+    }
+}
+
 /* COLUMNS rows of weights, transposed. */
 static void fill_panel(const part *s, int64_t number) {
     const int64_t out = s->out + number * COLUMNS;
-    const int64_t cells = groups_of(s->depth) * WEIGHT_CELLS;
-    float *panel = s->panels + number * s->panel;
     for (int64_t column = 0; column < COLUMNS; column += LANES) {
         for (int i = 0; i < LANES; i++) read_row(s, out + column + i, s->lines + i * s->row);
-        for (int64_t k = 0; k < cells; k += LANES) {
-            vec m[LANES];
-            for (int i = 0; i < LANES; i++) m[i] = load(s->lines + i * s->row + k);
-            transpose(m);
-            for (int i = 0; i < LANES && k + i < cells; i++) store(panel + (k + i) * COLUMNS + column, m[i]);
-        }
+        turn(s->lines, s->row, groups_of(s->depth) * WEIGHT_CELLS, s->panels + number * s->panel + column);
     }
 }
 
@@ -80,8 +89,25 @@ static const float *cells_at(const part *s, int64_t t) {
     return s->p->x + t * s->x_row + s->from / GROUP * ROW_CELLS;
 }
 
-/* Share number `share` of `shares` comes to the cache: of a part's weights; of the rows of x from t on. */
+/* Share number `share` of `shares` comes to the cache: of a part's panels; of its weights; of the rows of x from t on.
+ */
+static void fetch_panels(const part *s, int64_t share, int64_t shares) {
+    const int64_t each = groups_of(s->depth) * WEIGHT_CELLS;
+    int64_t first;
+    const int64_t count = cpu_share(s->blocks * each, (int)share, (int)shares, &first), end = first + count;
+    while (first < end) {
+        const int64_t number = first / each, left = (number + 1) * each - first;
+        const int64_t cells = left < end - first ? left : end - first;
+        fetch_ahead(s->panels + number * s->panel + first % each * COLUMNS,
+                    cells * COLUMNS * (int64_t)sizeof *s->panels);
+        first += cells;
+    }
+}
 static void fetch_weights(const part *s, int64_t share, int64_t shares) {
+    if (s->p->kept) {
+        fetch_panels(s, share, shares);
+        return;
+    }
     const int64_t left = s->p->out - s->out, all = s->blocks * COLUMNS;
     int64_t first;
     const int64_t count = cpu_share(left < all ? left : all, (int)share, (int)shares, &first);
@@ -127,6 +153,7 @@ static void store_sums(const part *s, int64_t t, int64_t rows) {
         const int64_t number = i / rows, r = i % rows, columns = columns_of(s, number), out = s->out + number * COLUMNS;
         const float *sums = s->sums + (number * TALL + r) * COLUMNS;
         const float *bias = is_last && p->bias ? p->bias + out : NULL;
+        if (bias && p->bias_rows) bias += (t + r) / p->bias_rows * p->out;
         const float *add = is_last && p->add ? p->add + (t + r) * p->out + out : NULL;
         float *restrict y = p->y + (t + r) * p->out + out;
         if (!bias) memcpy(y, sums, (size_t)columns * sizeof *y);
@@ -140,7 +167,7 @@ static void multiply_part(const part *s, const part *next) {
     const int64_t groups = groups_of(s->depth), steps = (groups + STEP - 1) / STEP;
     const int64_t step = (groups + steps - 1) / steps;
     const int64_t shares = (s->count + TALL - 1) / TALL * steps * s->blocks;
-    for (int64_t b = 0; b < s->blocks; b++) fill_panel(s, b);
+    for (int64_t b = 0; b < s->blocks && !s->p->kept; b++) fill_panel(s, b);
     for (int64_t t = s->t, share = 0; t < s->t + s->count; t += TALL) {
         const int64_t left = s->t + s->count - t, rows = left < TALL ? left : TALL;
         if (s->from > 0) load_sums(s, t, rows);
@@ -192,13 +219,19 @@ static division divide(const cpu_linear *p, int64_t depth, int threads) {
     return cost_of(p, &by_output, threads) <= cost_of(p, &by_rows, threads) ? by_output : by_rows;
 }
 
+/* Where kept weights of outputs out ..., numbers from ... of the depth, begin; the same as panels. */
+static float *kept_at(const cpu_linear *p, int64_t out, int64_t from) {
+    const int64_t groups = out / COLUMNS * groups_of(p->in) + from / GROUP;
+    return (float *)(uintptr_t)p->kept + groups * WEIGHT_CELLS * COLUMNS;
+}
+
 static void linear(const cpu_linear *p, int thread, int threads) {
     const int64_t groups = groups_of(p->in), pieces = (groups + DEPTH - 1) / DEPTH;
     const int64_t each = (groups + pieces - 1) / pieces, depth = pieces > 1 ? (each + UNIT - 1) / UNIT * UNIT : each;
     const division d = divide(p, depth, threads);
     const int64_t row = depth * WEIGHT_CELLS + FILLING, panel = depth * WEIGHT_CELLS * COLUMNS;
     const int64_t most = (d.blocks + d.groups - 1) / d.groups;
-    cpu_room room = cpu_room_open(LANES * row + most * (panel + TALL * COLUMNS));
+    cpu_room room = cpu_room_open(LANES * row + most * ((p->kept ? 0 : panel) + TALL * COLUMNS));
     int64_t first;
     const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first), end = (first + count) * pieces;
     part next = {0};
@@ -210,12 +243,54 @@ static void linear(const cpu_linear *p, int thread, int threads) {
             next.depth = p->in - next.from < depth * GROUP ? p->in - next.from : depth * GROUP;
             next.x_row = IS_PACKED ? packed_row(p->in) : p->in;
             next.row = row;
-            next.panel = panel;
+            next.panel = p->kept ? groups * WEIGHT_CELLS * COLUMNS : panel;
             next.lines = room.floats;
-            next.panels = room.floats + LANES * row;
-            next.sums = next.panels + most * panel;
+            next.sums = room.floats + LANES * row;
+            next.panels = next.sums + most * TALL * COLUMNS;
+            if (p->kept) next.panels = kept_at(p, next.out, next.from);
         }
         if (i > first * pieces) multiply_part(&now, i < end ? &next : NULL);
+    }
+    cpu_room_close(&room);
+}
+
+/* Floats of kept weights. */
+static int64_t kept_floats(int64_t out, int64_t in) {
+    return (out + COLUMNS - 1) / COLUMNS * groups_of(in) * WEIGHT_CELLS * COLUMNS;
+}
+
+/* A whole row of weights: numbers [taps][in / taps] of what lies as [in / taps][taps]. room: 2 in floats */
+static void read_kept_row(const cpu_keep *k, int64_t out, float *room, float *cells) {
+    const void *from = matrix_at(&k->weight, out, 0);
+    const float *numbers = from;
+    if (k->weight.to_floats) {
+        k->weight.to_floats(from, room, k->in);
+        numbers = room;
+    }
+    if (k->taps > 1) {
+        const int64_t each = k->in / k->taps;
+        float *turned = room + k->in;
+        for (int64_t tap = 0; tap < k->taps; tap++)
+            for (int64_t i = 0; i < each; i++) turned[tap * each + i] = numbers[i * k->taps + tap];
+        numbers = turned;
+    }
+    pack_weights(numbers, k->in, cells);
+}
+
+static void keep(const cpu_keep *k, int thread, int threads) {
+    const int64_t cells = groups_of(k->in) * WEIGHT_CELLS, row = cells + FILLING;
+    cpu_room room = cpu_room_open(LANES * row + 2 * k->in);
+    int64_t first;
+    const int64_t count = cpu_share((k->out + COLUMNS - 1) / COLUMNS, thread, threads, &first);
+    for (int64_t column = first * COLUMNS; column < (first + count) * COLUMNS; column += LANES) {
+        for (int64_t i = 0; i < LANES; i++) {
+            float *line = room.floats + i * row;
+            if (column + i < k->out)
+                read_kept_row(k, column + i, room.floats + LANES * row, line);
+            else
+                memset(line, 0, (size_t)cells * sizeof *line);
+        }
+        turn(room.floats, row, cells, k->kept + column / COLUMNS * cells * COLUMNS + column % COLUMNS);
     }
     cpu_room_close(&room);
 }
@@ -228,4 +303,7 @@ const cpu_product CPU_NAME(cpu_product) = {
                               : CPU_INT8,
     .packing = IS_PACKED ? &packing : NULL,
     .linear = linear,
+    .group = GROUP,
+    .kept_floats = kept_floats,
+    .keep = keep,
 };

@@ -2,6 +2,7 @@
  * An `item` is one canonical name and where its bytes lie. Once asked for, it has a ggml tensor; once committed, that
  * has memory: a place in the mapped file, or in a buffer of the backend filled piece by piece. */
 #include "diffusion/load/weights.h"
+#include "base/memory.h"
 #include "base/path.h"
 #include "base/str.h"
 #include "diffusion/load/model_kind.h"
@@ -11,6 +12,7 @@
 #include <ggml-alloc.h>
 #include <float.h>
 #include <inttypes.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,6 +32,7 @@ typedef struct item {
     struct ggml_tensor *tensor; /* NULL until asked for */
     struct ggml_tensor *home;   /* what *tensor was before it moved to memory of its own; NULL: it did not */
     bool is_changed;            /* its contents are not the file's */
+    weights_kept kept;
 } item;
 
 struct weights {
@@ -139,6 +142,40 @@ weights *weights_open(const weights_files *files, err *e) {
 }
 
 /* Back to where it was committed; its own memory is freed. */
+static void forget_kept(item *it) {
+    free(it->kept.memory);
+    it->kept = (weights_kept){0};
+}
+
+/* Texts' keys and values are computed once, not at each step. */
+static bool is_read_often(const item *it) {
+    return str_starts(it->name, "model.diffusion_model.") && !strstr(it->name, ".attn2.to_k.") &&
+           !strstr(it->name, ".attn2.to_v.");
+}
+
+static void offer_kept(item *it) {
+    const bool is_matrix = ggml_n_dims(it->tensor) > 1, is_host = ggml_backend_buffer_is_host(it->tensor->buffer);
+    if (!is_matrix || !is_host || !is_read_often(it)) return;
+    const bool is_mapped = it->tensor->buffer == it->from->mapped;
+    it->kept.file = is_mapped ? it->from->file : NULL;
+    it->kept.info = it->info;
+    it->tensor->extra = &it->kept;
+}
+
+void weights_keep_room(weights_kept *k, size_t floats) {
+    enum { LINE = 64 };
+    if (k->data) return;
+    const size_t bytes = floats * sizeof *k->data;
+    k->memory = mem_alloc(bytes + LINE, 1);
+    memory_prefer_large_pages(k->memory, bytes + LINE);
+    k->data = (float *)(void *)((char *)k->memory + (LINE - (uintptr_t)k->memory % LINE));
+}
+
+void weights_keep(weights_kept *k) {
+    k->is_done = true;
+    if (k->file) tensor_file_release(k->file, k->info->offset, k->info->nbytes);
+}
+
 static void move_home(item *it) {
     if (!it->home) return;
     ggml_backend_buffer_free(it->tensor->buffer);
@@ -154,7 +191,10 @@ static void free_buffers(weights *w) {
 
 void weights_close(weights *w) {
     if (!w) return;
-    for (size_t i = 0; i < w->count; i++) move_home(&w->items[i]);
+    for (size_t i = 0; i < w->count; i++) {
+        forget_kept(&w->items[i]);
+        move_home(&w->items[i]);
+    }
     free_buffers(w);
     if (w->ctx) ggml_free(w->ctx);
     name_index_free(&w->by_name);
@@ -487,7 +527,12 @@ static bool run_commit(commit *c, err *e) {
     if (!sort_out(c, e)) return false;
     for (size_t next = 0; next < c->count;)
         if (!allocate_some(c, next, &next, e)) return false;
-    return copy_all(c, e);
+    if (!copy_all(c, e)) return false;
+    for (size_t i = 0; i < c->w->count; i++) {
+        item *it = &c->w->items[i];
+        if (it->tensor && it->tensor->data && !it->tensor->extra && str_starts(it->name, c->prefix)) offer_kept(it);
+    }
+    return true;
 }
 
 bool weights_commit(weights *w, const char *prefix, ggml_backend_t backend, weights_progress progress, void *ctx,
@@ -625,24 +670,31 @@ static bool write_numbers(const item *it, const float *values, err *e) {
 
 bool weights_change(weights *w, const char *name, const float *values, err *e) {
     item *it = find_item(w, name);
+    forget_kept(it);
     if (!it->home && must_move(it) && !move_out(it, e)) return false;
     it->is_changed = true;
-    return write_numbers(it, values, e);
+    if (!write_numbers(it, values, e)) return false;
+    offer_kept(it);
+    return true;
 }
 
 void weights_restore(weights *w, const char *name) {
     item *it = find_item(w, name);
+    if (!it->is_changed) return;
+    forget_kept(it);
     if (it->home)
         move_home(it);
-    else if (it->is_changed)
+    else
         fill(&(commit){.w = w}, it, NULL);
+    offer_kept(it);
     it->is_changed = false;
 }
 
 void weights_evict(weights *w) {
     for (size_t i = 0; i < w->count; i++) {
         item *it = &w->items[i];
-        if (it->home) move_home(it);
+        forget_kept(it);
+        move_home(it);
         it->is_changed = false;
         if (!it->tensor) continue;
         it->tensor->buffer = NULL;

@@ -88,6 +88,26 @@ bool weights_commit(weights *w, const char *prefix, ggml_backend_t backend, weig
  * the files' contents back. */
 void weights_evict(weights *w);
 
+/* ---- contents in another order ------------------------------------------------------------------------------------
+ */
+
+/* Room for a tensor's numbers in an order that suits whoever computes with them. The tensor's `extra` points to it if
+ * the tensor is a matrix or a kernel of the network that runs once for each step, and lies in the host's memory; NULL
+ * elsewhere. It is emptied when the tensor's contents change or go. */
+typedef struct weights_kept {
+    float *data;             /* from a cache line on; NULL: nothing is kept */
+    bool is_done;            /* data is filled */
+    void *memory;            /* private: what data is in */
+    const tensor_file *file; /* private: where the tensor lies mapped; NULL: it has memory of its own */
+    const tensor_info *info; /* private */
+} weights_kept;
+
+/* Gives it memory for so many floats, if it has none; what is in it is undefined. */
+void weights_keep_room(weights_kept *k, size_t floats);
+
+/* data is filled: the tensor's mapped pages leave resident memory; they stay usable. */
+void weights_keep(weights_kept *k);
+
 /* ---- contents other than the file's (lora.h) -----------------------------------------------------------------------
  */
 

@@ -2,9 +2,14 @@
  * that computes thread ith of nth; where its data lie is known only then. */
 #include "diffusion/model/nn_cpu.h"
 
+#include "base/str.h"
 #include "diffusion/cpu/kernels.h"
+#include "diffusion/load/weights.h"
 
 #include <ggml-cpu.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 static void f16_to_floats(const void *from, float *to, int64_t n) {
     ggml_cpu_fp16_to_fp32(from, to, n);
@@ -75,6 +80,139 @@ static struct ggml_tensor *group_norm(graph *g, struct ggml_tensor *x, const cpu
     struct ggml_tensor *args[3] = {contiguous(g, x), norm->weight, norm->bias};
     const int64_t scales[4] = {2, x->ne[2], x->ne[3], 1};
     return operation(g, names[result], result == GROUP_SCALES ? scales : x->ne, args, 3, compute_group_norm, p);
+}
+
+enum { FEW_ROWS = 16 }; /* of a product that is computed in floats, always */
+
+/* --- Packed rows ------------------------------------------------------------------------------------------------- */
+
+typedef struct packing_op {
+    const cpu_kernels *kernels;
+    const cpu_packing *packing;
+    float eps; /* of layer norm */
+} packing_op;
+
+/* An operation of which `rows` is the result as floats, computes packed rows with each kind of packing: operations that
+ * are only computed if they are used. Kept for the products that follow. */
+static void keep_packed(graph *g, struct ggml_tensor *rows, const char *name, struct ggml_tensor **args, int count,
+                        ggml_custom_op_t compute, const packing_op *op) {
+    g->rows = rows;
+    for (int i = 0; i < BACKEND_PRODUCTS; i++) {
+        const cpu_product *product = backend_product(g->b, (backend_product_kind)i);
+        g->packed_rows[i] = NULL;
+        if (!product || !product->packing) continue;
+        packing_op *p = graph_note(g, sizeof *p);
+        *p = *op;
+        p->packing = product->packing;
+        const int64_t ne[4] = {p->packing->row(rows->ne[0]), rows->ne[1], rows->ne[2], rows->ne[3]};
+        g->packed_rows[i] = operation(g, name, ne, args, count, compute, p);
+    }
+}
+
+static void compute_pack(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const packing_op *p = params;
+    const struct ggml_tensor *x = dst->src[0];
+    const float *from = x->data;
+    float *to = dst->data;
+    int64_t first;
+    const int64_t count = cpu_share(ggml_nrows(x), ith, nth, &first);
+    for (int64_t i = first; i < first + count; i++)
+        p->packing->pack(from + i * x->ne[0], x->ne[0], to + i * dst->ne[0]);
+}
+
+/* The parameters are a table that lives as long as the program. */
+static void *kernels_as_params(const graph *g) {
+    return (void *)(uintptr_t)backend_kernels(g->b);
+}
+
+/* --- Matrix product ---------------------------------------------------------------------------------------------- */
+
+typedef struct linear_op {
+    const cpu_product *product;
+    weights_kept *kept; /* NULL: the weights are read as they lie */
+    int64_t in, out, taps, bias_rows;
+    bool has_bias, has_add;
+} linear_op;
+
+static void compute_keep(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const linear_op *p = params;
+    const cpu_keep k = {matrix_of(dst->src[0], p->out), p->kept->data, p->in, p->out, p->taps};
+    p->product->keep(&k, ith, nth);
+}
+
+/* In bytes they are read more quickly, and never take more memory than the weights themselves. As bfloat16 they took
+ * two seconds to lay out (Stable Diffusion 1.5), and a step was hardly quicker. */
+static bool is_worth_keeping(const cpu_product *product, const struct ggml_tensor *weight, int64_t out, int64_t in) {
+    const size_t bytes = (size_t)product->kept_floats(out, in) * sizeof(float);
+    return product->precision == CPU_INT8 && bytes <= ggml_nbytes(weight);
+}
+
+/* Sets p->kept, of weights that are worth it, and returns the operation that fills it; NULL if it is not kept, or
+ * filled.
+ */
+static struct ggml_tensor *keep_weights(graph *g, struct ggml_tensor *weight, linear_op *p) {
+    weights_kept *kept = weight->extra;
+    if (!kept || !is_worth_keeping(p->product, weight, p->out, p->in)) return NULL;
+    weights_keep_room(kept, (size_t)p->product->kept_floats(p->out, p->in));
+    p->kept = kept;
+    if (kept->is_done) return NULL;
+    return operation(g, "keep weights", (int64_t[]){1, 1, 1, 1}, &weight, 1, compute_keep, p);
+}
+
+static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const linear_op *p = params;
+    const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1];
+    struct ggml_tensor *const *next = dst->src + 2;
+    cpu_linear l = {.x = x->data,
+                    .weight = matrix_of(weight, p->out),
+                    .y = dst->data,
+                    .t = ggml_nrows(x),
+                    .in = p->in,
+                    .out = p->out,
+                    .bias_rows = p->bias_rows};
+    if (p->has_bias) l.bias = (*next++)->data;
+    if (p->has_add) l.add = (*next++)->data;
+    if (p->kept) l.kept = p->kept->data;
+    if (ith == 0 && p->kept && !p->kept->is_done) weights_keep(p->kept);
+    p->product->linear(&l, ith, nth);
+}
+
+/* x: as p->product takes it; bias, add: NULL: none. */
+static struct ggml_tensor *product_of(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                      struct ggml_tensor *bias, struct ggml_tensor *add, linear_op *p) {
+    p->has_bias = bias != NULL;
+    p->has_add = add != NULL;
+    graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
+    struct ggml_tensor *args[5] = {x, weight};
+    int count = 2;
+    if (bias) args[count++] = bias;
+    if (add) args[count++] = contiguous(g, add);
+    struct ggml_tensor *kept = ggml_nrows(x) < FEW_ROWS ? NULL : keep_weights(g, weight, p);
+    if (kept) args[count++] = kept;
+    return operation(g, "linear", (int64_t[]){p->out, x->ne[1], x->ne[2], x->ne[3]}, args, count, compute_linear, p);
+}
+
+/* x as the product takes it, which is set, too. With few rows, reading the weights is what takes a product's time, so
+ * it can as well be exact; time embeddings, which every block uses, are such. */
+static struct ggml_tensor *rows_for(graph *g, struct ggml_tensor *x, const struct ggml_tensor *weight,
+                                    const cpu_product **product) {
+    if (ggml_nrows(x) < FEW_ROWS) {
+        *product = cpu_kernels_best(CPU_F32)->product;
+        return x;
+    }
+    const backend_product_kind kind = backend_product_for(g->b, weight->type);
+    *product = backend_product(g->b, kind);
+    if (!(*product)->packing) return x;
+    if (g->rows != x) keep_packed(g, x, "pack", &x, 1, compute_pack, &(packing_op){0});
+    return g->packed_rows[kind];
+}
+
+struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                     struct ggml_tensor *bias, struct ggml_tensor *add) {
+    linear_op *p = graph_note(g, sizeof *p);
+    *p = (linear_op){.in = weight->ne[0], .out = weight->ne[1], .taps = 1};
+    x = rows_for(g, contiguous(g, x), weight, &p->product);
+    return product_of(g, x, weight, bias, add, p);
 }
 
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
@@ -175,11 +313,109 @@ static struct ggml_tensor *convolution(graph *g, const cpu_conv *c, struct ggml_
     return operation(g, way->name, (int64_t[]){c->ow, c->oh, c->oc, c->n}, args, count, compute_conv, p);
 }
 
+/* --- Convolution of small pictures ------------------------------------------------------------------------------- */
+
+/* As a product of rows, one for each pixel: what lies under the kernel there. Then its weights can be kept. */
+
+typedef struct rows_op {
+    cpu_conv shape; /* without the addresses */
+    const cpu_product *product;
+    int64_t row; /* floats of a pixel's packed row */
+} rows_op;
+
+static float silu_of(float x) {
+    return x / (1 + expf(-x));
+}
+
+/* x [n, ic, h, w] -> packed rows [n h w][ic]. */
+static void compute_pixels(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const rows_op *p = params;
+    const cpu_conv *c = &p->shape;
+    const float *scales = dst->src[1] ? dst->src[1]->data : NULL;
+    const int64_t plane = c->h * c->w;
+    float *numbers = mem_alloc((size_t)c->ic, sizeof *numbers);
+    int64_t first;
+    const int64_t count = cpu_share(c->n * plane, ith, nth, &first);
+    for (int64_t pixel = first; pixel < first + count; pixel++) {
+        const int64_t picture = pixel / plane;
+        const float *x = (const float *)dst->src[0]->data + picture * c->ic * plane + pixel % plane;
+        for (int64_t i = 0; i < c->ic; i++) numbers[i] = x[i * plane];
+        const float *ab = scales ? scales + 2 * picture * c->ic : NULL;
+        for (int64_t i = 0; i < c->ic && ab; i++) numbers[i] = silu_of(numbers[i] * ab[2 * i] + ab[2 * i + 1]);
+        p->product->packing->pack(numbers, c->ic, (float *)dst->data + pixel * p->row);
+    }
+    free(numbers);
+}
+
+/* Those rows -> rows [n oh ow][kh kw][ic] of the pixels under the kernel. */
+static void compute_under(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const rows_op *p = params;
+    const cpu_conv *c = &p->shape;
+    const float *from = dst->src[0]->data;
+    const size_t bytes = (size_t)p->row * sizeof(float);
+    const int scale = c->doubled ? 2 : 1;
+    int64_t first;
+    const int64_t count = cpu_share(c->n * c->oh * c->ow, ith, nth, &first);
+    for (int64_t i = first; i < first + count; i++) {
+        const int64_t picture = i / (c->oh * c->ow), oy = i / c->ow % c->oh, ox = i % c->ow;
+        float *to = (float *)dst->data + i * dst->ne[0];
+        for (int64_t tap = 0; tap < c->kh * c->kw; tap++, to += p->row) {
+            const int64_t y = oy * c->stride + tap / c->kw - c->pad, x = ox * c->stride + tap % c->kw - c->pad;
+            if (y < 0 || y >= c->h * scale || x < 0 || x >= c->w * scale)
+                memset(to, 0, bytes);
+            else
+                memcpy(to, from + ((picture * c->h + y / scale) * c->w + x / scale) * p->row, bytes);
+        }
+    }
+}
+
+/* Few pixels, and channels that fill whole groups. Sets the product. */
+static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel,
+                       const cpu_product **product) {
+    enum { MOST_PIXELS = 128, LEAST_CHANNELS = 64 };
+    *product = backend_product(g->b, backend_product_for(g->b, kernel->type));
+    const int64_t group = (*product)->group, in = c->ic * c->kh * c->kw;
+    return kernel->extra && c->n * c->oh * c->ow <= MOST_PIXELS && c->n * c->oh * c->ow >= FEW_ROWS &&
+           c->ic % group == 0 && c->oc >= LEAST_CHANNELS && is_worth_keeping(*product, kernel, c->oc, in);
+}
+
+/* scales, bias, add: may be NULL. */
+static struct ggml_tensor *rows_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
+                                            struct ggml_tensor *scales, struct ggml_tensor *kernel,
+                                            struct ggml_tensor *bias, struct ggml_tensor *add,
+                                            const cpu_product *product) {
+    const int64_t taps = c->kh * c->kw, in = c->ic * taps;
+    rows_op *rows = graph_note(g, sizeof *rows);
+    *rows = (rows_op){*c, product, product->packing->cells(c->ic)};
+    struct ggml_tensor *input[2] = {x, scales};
+    struct ggml_tensor *pixels = operation(g, "convolution, pixels", (int64_t[]){rows->row, c->n * c->h * c->w, 1, 1},
+                                           input, scales ? 2 : 1, compute_pixels, rows);
+    struct ggml_tensor *under =
+        operation(g, "convolution, rows", (int64_t[]){product->packing->row(in), c->oh * c->ow, c->n, 1}, &pixels, 1,
+                  compute_under, rows);
+    linear_op *p = graph_note(g, sizeof *p);
+    *p = (linear_op){.product = product, .in = in, .out = c->oc, .taps = taps};
+    if (c->bias_per_picture) p->bias_rows = c->oh * c->ow;
+    struct ggml_tensor *y = product_of(g, under, kernel, bias, NULL, p);
+    struct ggml_tensor *flat = add ? ggml_reshape_4d(g->ctx, add, c->oh * c->ow, c->oc, c->n, 1) : NULL;
+    return ggml_reshape_4d(g->ctx, cpu_transposed(g, y, flat), c->ow, c->oh, c->oc, c->n);
+}
+
+static struct ggml_tensor *any_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
+                                           struct ggml_tensor *scales, struct ggml_tensor *kernel,
+                                           struct ggml_tensor *bias, struct ggml_tensor *add) {
+    const cpu_product *product;
+    if (suits_rows(g, c, kernel, &product)) return rows_convolution(g, c, x, scales, kernel, bias, add, product);
+    return convolution(g, c, x, scales, kernel, bias, add);
+}
+
+/* --- Convolution, whichever way ----------------------------------------------------------------------------------- */
+
 struct ggml_tensor *cpu_conv2d(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel, struct ggml_tensor *bias,
                                int stride, int pad) {
     x = contiguous(g, x);
     const cpu_conv c = conv_shape(x, kernel, bias, stride, pad);
-    return convolution(g, &c, x, NULL, kernel, bias, NULL);
+    return any_convolution(g, &c, x, NULL, kernel, bias, NULL);
 }
 
 struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct ggml_tensor *kernel,
@@ -189,111 +425,20 @@ struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct g
     c.doubled = true;
     c.ow *= 2;
     c.oh *= 2;
-    return convolution(g, &c, x, NULL, kernel, bias, NULL);
+    return any_convolution(g, &c, x, NULL, kernel, bias, NULL);
 }
 
 struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_norm *norm, struct ggml_tensor *kernel,
                                     struct ggml_tensor *bias, struct ggml_tensor *add) {
     x = contiguous(g, x);
     const cpu_conv c = conv_shape(x, kernel, bias, 1, (int)(kernel->ne[0] / 2));
+    const cpu_product *product;
     struct ggml_tensor *scales = NULL;
-    if (way_of(conv_kernels(g, &c), &c)->room)
+    if (suits_rows(g, &c, kernel, &product) || way_of(conv_kernels(g, &c), &c)->room)
         scales = group_norm(g, x, norm, GROUP_SCALES);
     else
         x = group_norm(g, x, norm, GROUP_NORM_SILU);
-    return convolution(g, &c, x, scales, kernel, bias, add ? contiguous(g, add) : NULL);
-}
-
-/* --- Packed rows ------------------------------------------------------------------------------------------------- */
-
-typedef struct packing_op {
-    const cpu_kernels *kernels;
-    const cpu_packing *packing;
-    float eps; /* of layer norm */
-} packing_op;
-
-/* An operation of which `rows` is the result as floats, computes packed rows with each kind of packing: operations that
- * are only computed if they are used. Kept for the products that follow. */
-static void keep_packed(graph *g, struct ggml_tensor *rows, const char *name, struct ggml_tensor **args, int count,
-                        ggml_custom_op_t compute, const packing_op *op) {
-    g->rows = rows;
-    for (int i = 0; i < BACKEND_PRODUCTS; i++) {
-        const cpu_product *product = backend_product(g->b, (backend_product_kind)i);
-        g->packed_rows[i] = NULL;
-        if (!product || !product->packing) continue;
-        packing_op *p = graph_note(g, sizeof *p);
-        *p = *op;
-        p->packing = product->packing;
-        const int64_t ne[4] = {p->packing->row(rows->ne[0]), rows->ne[1], rows->ne[2], rows->ne[3]};
-        g->packed_rows[i] = operation(g, name, ne, args, count, compute, p);
-    }
-}
-
-static void compute_pack(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const packing_op *p = params;
-    const struct ggml_tensor *x = dst->src[0];
-    const float *from = x->data;
-    float *to = dst->data;
-    int64_t first;
-    const int64_t count = cpu_share(ggml_nrows(x), ith, nth, &first);
-    for (int64_t i = first; i < first + count; i++)
-        p->packing->pack(from + i * x->ne[0], x->ne[0], to + i * dst->ne[0]);
-}
-
-/* The parameters are a table that lives as long as the program. */
-static void *kernels_as_params(const graph *g) {
-    return (void *)(uintptr_t)backend_kernels(g->b);
-}
-
-/* --- Matrix product ---------------------------------------------------------------------------------------------- */
-
-typedef struct linear_op {
-    const cpu_product *product;
-    bool has_bias, has_add;
-} linear_op;
-
-static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const linear_op *p = params;
-    const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1];
-    const cpu_linear l = {.x = x->data,
-                          .bias = p->has_bias ? dst->src[2]->data : NULL,
-                          .add = p->has_add ? dst->src[p->has_bias ? 3 : 2]->data : NULL,
-                          .weight = matrix_of(weight, weight->ne[1]),
-                          .y = dst->data,
-                          .t = ggml_nrows(x),
-                          .in = weight->ne[0],
-                          .out = weight->ne[1]};
-    p->product->linear(&l, ith, nth);
-}
-
-/* x as the product takes it, which is set, too. With few rows, reading the weights is what takes a product's time, so
- * it can as well be exact; time embeddings, which every block uses, are such. */
-static struct ggml_tensor *rows_for(graph *g, struct ggml_tensor *x, const struct ggml_tensor *weight,
-                                    const cpu_product **product) {
-    enum { FEW = 16 };
-    if (ggml_nrows(x) < FEW) {
-        *product = cpu_kernels_best(CPU_F32)->product;
-        return x;
-    }
-    const backend_product_kind kind = backend_product_for(g->b, weight->type);
-    *product = backend_product(g->b, kind);
-    if (!(*product)->packing) return x;
-    if (g->rows != x) keep_packed(g, x, "pack", &x, 1, compute_pack, &(packing_op){0});
-    return g->packed_rows[kind];
-}
-
-struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                     struct ggml_tensor *bias, struct ggml_tensor *add) {
-    linear_op *p = graph_note(g, sizeof *p);
-    x = contiguous(g, x);
-    *p = (linear_op){.has_bias = bias != NULL, .has_add = add != NULL};
-    graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
-    struct ggml_tensor *args[4] = {rows_for(g, x, weight, &p->product), weight};
-    int count = 2;
-    if (bias) args[count++] = bias;
-    if (add) args[count++] = contiguous(g, add);
-    return operation(g, "linear", (int64_t[]){weight->ne[1], x->ne[1], x->ne[2], x->ne[3]}, args, count, compute_linear,
-                     p);
+    return any_convolution(g, &c, x, scales, kernel, bias, add ? contiguous(g, add) : NULL);
 }
 
 /* --- Attention --------------------------------------------------------------------------------------------------- */
