@@ -148,8 +148,7 @@ static bool is_worth_keeping(const cpu_product *product, const struct ggml_tenso
 }
 
 /* Sets p->kept, of weights that are worth it, and returns the operation that fills it; NULL if it is not kept, or
- * filled.
- */
+ * filled. */
 static struct ggml_tensor *keep_weights(graph *g, struct ggml_tensor *weight, linear_op *p) {
     weights_kept *kept = weight->extra;
     if (!kept || !is_worth_keeping(p->product, weight, p->out, p->in)) return NULL;

@@ -5,7 +5,7 @@
 
 #include <stdlib.h>
 
-enum { MAX_DEPTH = 64, BLOCK_OPERATIONS = 64, SD1_HEADS = 8, SD2_HEAD = 64, SD1_CONTEXT = 768 };
+enum { MAX_DEPTH = 64, BLOCK_OPERATIONS = 96, SD1_HEADS = 8, SD2_HEAD = 64, SD1_CONTEXT = 768 };
 
 unet_resnet unet_resnet_load(const layers *l, int64_t in, int64_t emb, int64_t *out_channels) {
     const int64_t out = layers_dim(l, "out_layers.3.weight", 3);

@@ -5,7 +5,7 @@
 
 #include "diffusion/model/unet_blocks.h"
 
-enum { UNET_STAGES_MAX = 64, UNET_LEVELS_MAX = 8, UNET_MIDDLES_MAX = 8, UNET_STAGE_OPERATIONS = 64 };
+enum { UNET_STAGES_MAX = 64, UNET_LEVELS_MAX = 8, UNET_MIDDLES_MAX = 8, UNET_STAGE_OPERATIONS = 96 };
 
 /* One entry of input_blocks or output_blocks, or of the middle. */
 typedef struct unet_stage {
