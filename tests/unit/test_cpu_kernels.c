@@ -1,5 +1,5 @@
 /* The kernels for CPUs, of every instruction set that this processor has, against sums in double precision; and that
- * the number of threads changes no bit. */
+ * the number of threads changes no bit. Those with AMX run with its instructions emulated, too. */
 #include "diffusion/cpu/kernels.h"
 
 #include <math.h>
@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16"};
+static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16", "avx512amx"};
 static uint64_t seed;
 
 /* -1 .. 1 */
@@ -181,6 +181,24 @@ static void each_isa(void (*check)(const cpu_kernels *k)) {
     }
 }
 
+/* avx512amx with its instructions in plain C (amx_emulated.h); NULL: this processor has not what is not emulated. */
+static const cpu_kernels *emulated_amx(void) {
+#if defined(__x86_64__)
+    extern const cpu_kernels cpu_kernels_avx512amx_emulated;
+    if (cpu_kernels_find("avx512bf16")) return &cpu_kernels_avx512amx_emulated;
+#endif
+    return NULL;
+}
+
+/* Of kernels that are written for AMX. */
+static void each_isa_and_emulated(void (*check)(const cpu_kernels *k)) {
+    each_isa(check);
+    if (emulated_amx())
+        check(emulated_amx());
+    else
+        print_message("this processor has no avx512bf16: emulated AMX is not tested\n");
+}
+
 static void convolutions_of(const cpu_kernels *k) {
     static const conv_case cases[] = {
         {1, 5, 7, 9, 11, 3, 1, 1, true, false, false},     {2, 3, 40, 16, 16, 3, 1, 1, true, true, false},
@@ -242,7 +260,7 @@ static void direct_of(const cpu_kernels *k) {
 
 static void test_direct(void **state) {
     (void)state;
-    each_isa(direct_of);
+    each_isa_and_emulated(direct_of);
 }
 
 static double silu_of(double x) {
@@ -297,7 +315,7 @@ static void scaled_of(const cpu_kernels *k) {
 
 static void test_scaled(void **state) {
     (void)state;
-    each_isa(scaled_of);
+    each_isa_and_emulated(scaled_of);
 }
 
 /* Weights of which any four sum up to a number that bfloat16 has, too. */
@@ -356,7 +374,7 @@ static void doubled_of(const cpu_kernels *k) {
 
 static void test_doubled(void **state) {
     (void)state;
-    each_isa(doubled_of);
+    each_isa_and_emulated(doubled_of);
 }
 
 /* --- Matrix product --- */
@@ -473,12 +491,13 @@ static void products_of(const cpu_kernels *k) {
     check_linear(k, 5, 2500, 49, false);
     check_linear(k, 300, 64, 20, false);
     check_linear(k, 70, 1100, 250, false);
+    check_linear(k, 33, 640, 70, false); /* several whole tiles of AMX, and one row more */
     for (int i = 0; i < 6; i++) check_linear(k, 1 + below(90), 1 + below(200), 1 + below(200), below(2) == 1);
 }
 
 static void test_products(void **state) {
     (void)state;
-    each_isa(products_of);
+    each_isa_and_emulated(products_of);
 }
 
 /* --- Matrix product in 8-bit integers --- */
@@ -933,9 +952,30 @@ static void test_choice(void **state) {
     (void)state;
     assert_non_null(cpu_kernels_best(CPU_F32));
     assert_int_equal(cpu_kernels_best(CPU_F32)->precision, CPU_F32);
-    assert_ptr_equal(cpu_kernels_best(CPU_BF16), cpu_kernels_find("avx512bf16"));
+    const cpu_kernels *amx = cpu_kernels_find("avx512amx");
+    assert_ptr_equal(cpu_kernels_best(CPU_BF16), amx ? amx : cpu_kernels_find("avx512bf16"));
     assert_non_null(cpu_kernels_find("plain"));
     assert_null(cpu_kernels_find("abacus"));
+    assert_null(cpu_kernels_find("avx512amx_emulated"));
+}
+
+/* One sum among many is a bit off. */
+static void slightly_wrong_linear(const cpu_linear *p, int thread, int threads) {
+    cpu_kernels_find("plain")->product->linear(p, thread, threads);
+    p->y[p->t * p->out - 1] = nextafterf(p->y[p->t * p->out - 1], INFINITY);
+}
+
+static void small_product_of(const cpu_kernels *k) {
+    assert_true(cpu_kernels_multiply_right(k));
+}
+
+static void test_small_product(void **state) {
+    (void)state;
+    each_isa_and_emulated(small_product_of);
+    cpu_kernels wrong = *cpu_kernels_find("plain");
+    const cpu_product wrong_product = {.linear = slightly_wrong_linear};
+    wrong.product = &wrong_product;
+    assert_false(cpu_kernels_multiply_right(&wrong));
 }
 
 int main(void) {
@@ -944,10 +984,11 @@ int main(void) {
     if (given) seed = strtoull(given, NULL, 10);
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),   cmocka_unit_test(test_convolutions), cmocka_unit_test(test_winograd),
-        cmocka_unit_test(test_direct),   cmocka_unit_test(test_doubled),      cmocka_unit_test(test_scaled),
-        cmocka_unit_test(test_products), cmocka_unit_test(test_int8),         cmocka_unit_test(test_attention),
-        cmocka_unit_test(test_norms),    cmocka_unit_test(test_gates),        cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_choice),    cmocka_unit_test(test_small_product), cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_winograd),  cmocka_unit_test(test_direct),        cmocka_unit_test(test_doubled),
+        cmocka_unit_test(test_scaled),    cmocka_unit_test(test_products),      cmocka_unit_test(test_int8),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_norms),         cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -256,7 +256,7 @@ static void place_sums(const part *p, int64_t number) {
     }
 }
 
-/* Rows first ... of one block with the piece's weights; ROWS of them at most. */
+/* Rows first ... of one block with the piece's weights; ROWS_AT_ONCE of them at most. */
 static __attribute__((noinline)) void multiply_some_rows(const part *p, const float *room, int64_t b, int64_t phase,
                                                          int64_t first) {
     const int64_t left = p->now.count - first, row = phase * p->most + first, pixel = (p->block + b) * COLUMNS;
@@ -264,18 +264,19 @@ static __attribute__((noinline)) void multiply_some_rows(const part *p, const fl
                              .a_row = ROW,
                              .b = room + p->now.plane * (p->l.spread ? p->l.taps : 1) * p->l.plane + pixel,
                              .places = p->places + phase * DEPTH,
+                             .place_step = p->l.spread || p->l.taps == 1 ? p->l.plane : 0,
                              .depth = p->now.planes * p->l.taps,
                              .c = p->sums + (b * p->l.phases * p->most + row) * COLUMNS,
                              .c_row = COLUMNS,
                              .add = p->now.plane > 0},
-                     left < ROWS ? left : ROWS, p->l.pixels - pixel, PLACED_CELLS);
+                     left < ROWS_AT_ONCE ? left : ROWS_AT_ONCE, p->l.pixels - pixel, PLACED_CELLS);
 }
 
 static void multiply_piece(const part *p, const float *room) {
-    const int64_t some = (p->now.count + ROWS - 1) / ROWS, all = p->blocks * p->l.phases * some;
+    const int64_t some = (p->now.count + ROWS_AT_ONCE - 1) / ROWS_AT_ONCE, all = p->blocks * p->l.phases * some;
     for (int64_t i = 0; i < all; i++) {
         fetch_next(p, i, all);
-        multiply_some_rows(p, room, i / some / p->l.phases, i / some % p->l.phases, i % some * ROWS);
+        multiply_some_rows(p, room, i / some / p->l.phases, i / some % p->l.phases, i % some * ROWS_AT_ONCE);
     }
 }
 
@@ -335,6 +336,8 @@ void CPU_NAME(cpu_conv_direct)(const cpu_conv *c, float *room, int thread, int t
     find_places(&p);
     int64_t first;
     const int64_t count = cpu_share(p.groups * p.chunks, thread, threads, &first);
+    tiles_open();
     conv_parts(&p, room, first, count);
+    tiles_close();
     cpu_room_close(&memory);
 }

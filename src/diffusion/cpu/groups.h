@@ -9,6 +9,7 @@
 #include "diffusion/cpu/int8.h"
 #else
 enum { STRETCH = PAIR, GROUP = PAIR, DATA_CELLS = 1, ROW_CELLS = 1, WEIGHT_CELLS = 1 };
+enum { LINE_OF_GROUPS = LINE_OF_FLOATS }; /* of rows; or a tile of AMX */
 
 static inline void pack_row(const float *from, int64_t n, float *cells) {
     pack_along(from, n, cells);

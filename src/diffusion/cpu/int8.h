@@ -21,6 +21,7 @@
  * weight. */
 enum { STRETCH = 4 * LANES }; /* numbers of a vector of cells */
 enum { GROUP = 128, DATA_CELLS = GROUP / 4, ROW_CELLS = DATA_CELLS + 2, WEIGHT_CELLS = DATA_CELLS + 1 };
+enum { LINE_OF_GROUPS = 1 }; /* a group is more than a cache line */
 #if defined(__ARM_FEATURE_DOTPROD)
 enum { ADDED = 0 };
 #else

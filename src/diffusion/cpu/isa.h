@@ -293,6 +293,7 @@ ALWAYS_INLINE vec multiply_cells(vec sum, float left, vec right) {
 typedef struct block {
     const float *a, *b;
     const int32_t *places;
+    int64_t place_step; /* from each place to the next, if that is the same for all; else 0 */
     int64_t a_row, depth;
     float *c; /* [rows][columns], `c_row` apart */
     int64_t c_row;
@@ -374,14 +375,33 @@ ALWAYS_INLINE void multiply_all(block p, int64_t rows, const int vecs, const ope
     multiply_some(&p, rows, vecs, kind);
 }
 
+/* With AMX most of a block's depth goes by tiles: 32 rows at once, and only between tiles_open() and tiles_close(). */
+#if defined(CPU_AMX)
+#include "diffusion/cpu/amx.h"
+enum { ROWS_AT_ONCE = 2 * TILE };
+#else
+enum { ROWS_AT_ONCE = ROWS };
+static inline void tiles_open(void) {}
+static inline void tiles_close(void) {}
+ALWAYS_INLINE block multiply_depth(block p, int64_t rows, const int vecs, const operands kind) {
+    (void)rows, (void)vecs, (void)kind;
+    return p;
+}
+#endif
+
+ALWAYS_INLINE void multiply_vecs(block p, int64_t rows, const int vecs, const operands kind) {
+    p = multiply_depth(p, rows, vecs, kind);
+    if (p.depth > 0 || !p.add) multiply_all(p, rows, vecs, kind);
+}
+
 /* Only as many whole vectors as `columns` columns need. */
 ALWAYS_INLINE void multiply_columns(block p, int64_t rows, int64_t columns, const operands kind) {
     if (columns <= LANES)
-        multiply_all(p, rows, 1, kind);
+        multiply_vecs(p, rows, 1, kind);
     else if (columns <= 2 * LANES)
-        multiply_all(p, rows, 2, kind);
+        multiply_vecs(p, rows, 2, kind);
     else
-        multiply_all(p, rows, VECS, kind);
+        multiply_vecs(p, rows, VECS, kind);
 }
 
 static inline void multiply_cell_rows(block p, int64_t rows) {

@@ -153,17 +153,21 @@ typedef struct cpu_kernels {
     void (*upsample)(const cpu_upsample *p, int thread, int threads);
 } cpu_kernels;
 
-/* The best of this processor, or the one that the environment variable MYSTI_CPU names (avx512bf16, avx512, avx2,
- * plain) if the processor has it. NULL when that has not this precision: CPU_BF16 is only where bfloat16 is multiplied
- * faster than floats (avx512bf16). */
+/* The best of this processor, or the one that the environment variable MYSTI_CPU names (avx512amx, avx512bf16, avx512,
+ * avx2, plain) if the processor has it. NULL when that has not this precision: CPU_BF16 is only where bfloat16 is
+ * multiplied faster than floats (avx512amx, avx512bf16). */
 const cpu_kernels *cpu_kernels_best(cpu_precision precision);
 
 /* The product in integers of eight bits that goes with these kernels' vectors; NULL where the processor does not
- * multiply them faster (it does with AVX512-VNNI, AVX-VNNI, ARM's dot product). */
+ * multiply them faster (it does with AVX512-VNNI, AVX-VNNI, ARM's dot product; with AMX it has bfloat16 faster). */
 const cpu_product *cpu_int8_product(const cpu_kernels *k);
 
 /* By name, NULL when this processor or this build lacks it. */
 const cpu_kernels *cpu_kernels_find(const char *name);
+
+/* Whether a small product of whole numbers, with no sum that has to be rounded, is what the plain kernels make of it.
+ */
+bool cpu_kernels_multiply_right(const cpu_kernels *k);
 
 /* A part of `count` things for one of `threads` threads: from *first, returns how many. */
 static inline int64_t cpu_share(int64_t count, int thread, int threads, int64_t *first) {

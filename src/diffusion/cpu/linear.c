@@ -165,7 +165,8 @@ static void store_sums(const part *s, int64_t t, int64_t rows) {
 /* next: the weights that come to the cache meanwhile; NULL: none */
 static void multiply_part(const part *s, const part *next) {
     const int64_t groups = groups_of(s->depth), steps = (groups + STEP - 1) / STEP;
-    const int64_t step = (groups + steps - 1) / steps;
+    const int64_t lines = (groups + LINE_OF_GROUPS - 1) / LINE_OF_GROUPS;
+    const int64_t step = (lines + steps - 1) / steps * LINE_OF_GROUPS;
     const int64_t shares = (s->count + TALL - 1) / TALL * steps * s->blocks;
     for (int64_t b = 0; b < s->blocks && !s->p->kept; b++) fill_panel(s, b);
     for (int64_t t = s->t, share = 0; t < s->t + s->count; t += TALL) {
@@ -235,6 +236,7 @@ static void linear(const cpu_linear *p, int thread, int threads) {
     int64_t first;
     const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first), end = (first + count) * pieces;
     part next = {0};
+    tiles_open();
     for (int64_t i = first * pieces; i <= end; i++) {
         const part now = next;
         if (i < end) {
@@ -251,6 +253,7 @@ static void linear(const cpu_linear *p, int thread, int threads) {
         }
         if (i > first * pieces) multiply_part(&now, i < end ? &next : NULL);
     }
+    tiles_close();
     cpu_room_close(&room);
 }
 
