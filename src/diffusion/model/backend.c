@@ -237,9 +237,9 @@ const cpu_product *backend_product(const backend *b, backend_product_kind kind) 
     return b->int8 == INT8_NEVER ? NULL : cpu_int8_product(b->kernels);
 }
 
-backend_product_kind backend_product_for(const backend *b, enum ggml_type weights) {
-    const bool is_int8 = b->int8 == INT8_ALWAYS || (b->int8 == INT8_QUANTISED && ggml_is_quantized(weights));
-    return is_int8 ? PRODUCT_INT8 : PRODUCT_OF_KERNELS;
+backend_product_kind backend_product_for(const backend *b, const struct ggml_tensor *weights) {
+    const bool is_int8 = b->int8 == INT8_ALWAYS || (b->int8 == INT8_QUANTISED && ggml_is_quantized(weights->type));
+    return is_int8 && weights->extra ? PRODUCT_INT8 : PRODUCT_OF_KERNELS;
 }
 
 void backend_forbid_custom_ops(backend *b) {

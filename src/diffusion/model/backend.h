@@ -66,17 +66,18 @@ const cpu_kernels *backend_kernels(const backend *b);
  * alone and goes with either of the others, whichever was set last. */
 bool backend_set_precision(backend *b, cpu_precision precision);
 
-/* From now on products whose weights are quantised are computed with CPU_INT8, where the processor has that. */
+/* From now on products with CPU_INT8 are those whose weights are quantised, where the processor has that. */
 void backend_prefer_int8(backend *b);
 
 /* What was set, in words: "f32", "bf16", "int8", and where quantised weights go otherwise than the rest
  * "bf16, quantised int8" or "f32, quantised int8". */
 const char *backend_precision(const backend *b);
 
-/* The products of custom operations: of the kernels, and CPU_INT8's (NULL where it is not used). */
+/* The products of custom operations: of the kernels, and CPU_INT8's (NULL where it is not used), which is for weights
+ * that can be kept (weights_kept): what is computed once for a picture takes no time worth rounding. */
 typedef enum backend_product_kind { PRODUCT_OF_KERNELS, PRODUCT_INT8, BACKEND_PRODUCTS } backend_product_kind;
 const cpu_product *backend_product(const backend *b, backend_product_kind kind);
-backend_product_kind backend_product_for(const backend *b, enum ggml_type weights);
+backend_product_kind backend_product_for(const backend *b, const struct ggml_tensor *weights);
 
 void backend_forbid_custom_ops(backend *b);
 

@@ -199,7 +199,7 @@ static struct ggml_tensor *rows_for(graph *g, struct ggml_tensor *x, const struc
         *product = cpu_kernels_best(CPU_F32)->product;
         return x;
     }
-    const backend_product_kind kind = backend_product_for(g->b, weight->type);
+    const backend_product_kind kind = backend_product_for(g->b, weight);
     *product = backend_product(g->b, kind);
     if (!(*product)->packing) return x;
     if (g->rows != x) keep_packed(g, x, "pack", &x, 1, compute_pack, &(packing_op){0});
@@ -372,7 +372,7 @@ static void compute_under(struct ggml_tensor *dst, int ith, int nth, void *param
 static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel,
                        const cpu_product **product) {
     enum { MOST_PIXELS = 128, LEAST_CHANNELS = 64 };
-    *product = backend_product(g->b, backend_product_for(g->b, kernel->type));
+    *product = backend_product(g->b, backend_product_for(g->b, kernel));
     const int64_t group = (*product)->group, in = c->ic * c->kh * c->kw;
     return kernel->extra && c->n * c->oh * c->ow <= MOST_PIXELS && c->n * c->oh * c->ow >= FEW_ROWS &&
            c->ic % group == 0 && c->oc >= LEAST_CHANNELS && is_worth_keeping(*product, kernel, c->oc, in);
