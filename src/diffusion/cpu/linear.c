@@ -182,41 +182,41 @@ static void multiply_part(const part *s, const part *next) {
     }
 }
 
-/* How the work is dealt out: groups of blocks of outputs, each with a share of the rows. */
+/* How the work is dealt out: bundles of blocks of outputs, each with a share of the rows. */
 typedef struct division {
-    int64_t blocks, groups, shares;
+    int64_t blocks, bundles, shares;
 } division;
 
 /* Part number `number`, without the memory: of all of the depth. */
 static part part_of(const cpu_linear *p, const division *d, int64_t number) {
     part s = {.p = p, .depth = p->in};
-    s.blocks = cpu_share(d->blocks, (int)(number % d->groups), (int)d->groups, &s.out);
+    s.blocks = cpu_share(d->blocks, (int)(number % d->bundles), (int)d->bundles, &s.out);
     s.out *= COLUMNS;
-    s.count = cpu_share(p->t, (int)(number / d->groups), (int)d->shares, &s.t);
+    s.count = cpu_share(p->t, (int)(number / d->bundles), (int)d->shares, &s.t);
     return s;
 }
 
 /* The most that any thread has to do, in products of a block with a row. */
 static int64_t cost_of(const cpu_linear *p, const division *d, int threads) {
-    enum { PACKING = 64 }; /* what it takes to make a panel */
+    enum { PACKING = 64, READING = 8 }; /* what it takes to make a panel; to read one that is kept */
     int64_t most = 0;
     for (int thread = 0; thread < threads; thread++) {
         int64_t first, cost = 0;
-        const int64_t count = cpu_share(d->groups * d->shares, thread, threads, &first);
+        const int64_t count = cpu_share(d->bundles * d->shares, thread, threads, &first);
         for (int64_t i = first; i < first + count; i++) {
             const part s = part_of(p, d, i);
-            cost += s.blocks * (s.count + PACKING);
+            cost += s.blocks * (s.count + (p->kept ? READING : PACKING));
         }
         if (cost > most) most = cost;
     }
     return most;
 }
 
-/* As few groups as have room, or for each thread as many of them, or all of them for each thread with its own rows. */
+/* As few bundles as have room, or for each thread as many of them, or all of them for each thread with its own rows. */
 static division divide(const cpu_linear *p, int64_t depth, int threads) {
     const int64_t blocks = (p->out + COLUMNS - 1) / COLUMNS, room = PANELS / (depth * WEIGHT_CELLS * COLUMNS);
-    const int64_t groups = (blocks + room - 1) / room, even = (groups + threads - 1) / threads * threads;
-    const division by_output = {blocks, even < blocks ? even : blocks, 1}, by_rows = {blocks, groups, threads};
+    const int64_t few = (blocks + room - 1) / room, even = (few + threads - 1) / threads * threads;
+    const division by_output = {blocks, even < blocks ? even : blocks, 1}, by_rows = {blocks, few, threads};
     return cost_of(p, &by_output, threads) <= cost_of(p, &by_rows, threads) ? by_output : by_rows;
 }
 
@@ -231,10 +231,10 @@ static void linear(const cpu_linear *p, int thread, int threads) {
     const int64_t each = (groups + pieces - 1) / pieces, depth = pieces > 1 ? (each + UNIT - 1) / UNIT * UNIT : each;
     const division d = divide(p, depth, threads);
     const int64_t row = depth * WEIGHT_CELLS + FILLING, panel = depth * WEIGHT_CELLS * COLUMNS;
-    const int64_t most = (d.blocks + d.groups - 1) / d.groups;
+    const int64_t most = (d.blocks + d.bundles - 1) / d.bundles;
     cpu_room room = cpu_room_open(LANES * row + most * ((p->kept ? 0 : panel) + TALL * COLUMNS));
     int64_t first;
-    const int64_t count = cpu_share(d.groups * d.shares, thread, threads, &first), end = (first + count) * pieces;
+    const int64_t count = cpu_share(d.bundles * d.shares, thread, threads, &first), end = (first + count) * pieces;
     part next = {0};
     tiles_open();
     for (int64_t i = first * pieces; i <= end; i++) {
