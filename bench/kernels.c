@@ -304,7 +304,7 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
         .x = x, .weight = scale, .bias = scale, .y = y, .rows = n * plane, .width = c, .eps = 1e-5f};
     report_moved("  layer norm", &(work){.run = run_layer_norm, .kernels = k, .arguments = &layer}, 2 * count);
     report_moved("  geglu",
-                 &(work){.run = run_geglu, .kernels = k, .arguments = &(cpu_geglu){x, y, n * plane, c, false}},
+                 &(work){.run = run_geglu, .kernels = k, .arguments = &(cpu_geglu){x, y, n * plane, c, NULL}},
                  3 * count);
     const cpu_transpose turn = {x, x + count, y, n, c, plane};
     report_moved("  transposed and added", &(work){.run = run_transpose, .kernels = k, .arguments = &turn}, 3 * count);

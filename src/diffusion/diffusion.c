@@ -230,8 +230,9 @@ static bool set_precision(backend *b, diffusion_precision precision, err *e) {
         return err_set(e, ERR_UNSUPPORTED, "precision bf16: this processor multiplies floats faster (f32 or auto)");
     if (precision == DIFFUSION_PRECISION_AUTO) backend_prefer_int8(b);
     if (precision == DIFFUSION_PRECISION_INT8 && !backend_set_precision(b, CPU_INT8))
-        return err_set(e, ERR_UNSUPPORTED, "precision int8: this processor does not multiply 8-bit integers faster "
-                                           "(it takes AVX-VNNI, AVX512-VNNI or ARM's dot product)");
+        return err_set(e, ERR_UNSUPPORTED,
+                       "precision int8: this processor does not multiply 8-bit integers faster "
+                       "(it takes AVX-VNNI, AVX512-VNNI or ARM's dot product)");
     return true;
 }
 

@@ -80,10 +80,11 @@ bool diffusion_prediction_from_name(const char *name, diffusion_prediction *out)
 /* What the operands of matrix products are rounded to on a CPU; sums are floats always. Other devices take no notice.
  */
 typedef enum diffusion_precision {
-    DIFFUSION_PRECISION_AUTO, /* bfloat16, and 8-bit integers for quantised weights, where they are faster than floats */
+    DIFFUSION_PRECISION_AUTO, /* bfloat16, with quantised weights of the UNet 8-bit integers, where they are faster */
     DIFFUSION_PRECISION_F32,
     DIFFUSION_PRECISION_BF16, /* opening fails with ERR_UNSUPPORTED where it is not faster */
-    DIFFUSION_PRECISION_INT8, /* of all linear layers; the same where it is not faster. The rest is as with AUTO */
+    DIFFUSION_PRECISION_INT8, /* of the UNet's linear layers; the same where it is not faster. The rest is as with AUTO
+                               */
 } diffusion_precision;
 
 /* False when `name` is none of "auto" (NULL is, too), "f32", "bf16", "int8". */

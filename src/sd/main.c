@@ -165,7 +165,8 @@ int main(int argc, char **argv) {
     sd_service sd = {0};
     const arg_spec args[] = {
         {"backend", 0, NULL, ARG_STRING, &sd.backend, "NAME", "compute device: CPU, CUDA0, ... (default: the best)"},
-        {"precision", 0, NULL, ARG_STRING, &sd.precision, "KIND", "of matrix products on the CPU: auto, f32, bf16 or int8"},
+        {"precision", 0, NULL, ARG_STRING, &sd.precision, "KIND",
+         "of matrix products on the CPU: auto, f32, bf16 or int8"},
         {"list-devices", 0, NULL, ARG_FLAG, &sd.list_devices, NULL, "print the compute devices and exit"},
         {"memory-limit", 0, NULL, ARG_INT, &sd.memory_limit_mb, "MB", "stay within this on the device (0: all of it)"},
     };

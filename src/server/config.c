@@ -145,8 +145,8 @@ static bool check(const config *c, err *e) {
     if (c->llm_slots < 1 || c->llm_slots > 64) return err_set(e, ERR_INVALID, "--llm-slots: must be between 1 and 64");
     if (c->threads < 0 || c->threads > 1024 || c->llm_threads < 0 || c->llm_threads > 1024)
         return err_set(e, ERR_INVALID, "--threads: must be between 0 and 1024");
-    if (c->precision && !str_eq(c->precision, "auto") && !str_eq(c->precision, "f32") && !str_eq(c->precision, "bf16") &&
-        !str_eq(c->precision, "int8"))
+    if (c->precision && !str_eq(c->precision, "auto") && !str_eq(c->precision, "f32") &&
+        !str_eq(c->precision, "bf16") && !str_eq(c->precision, "int8"))
         return err_set(e, ERR_INVALID, "--precision: must be auto, f32, bf16 or int8");
     if (c->llm_idle_timeout < 0 || c->sd_idle_timeout < 0)
         return err_set(e, ERR_INVALID, "idle timeouts cannot be negative");

@@ -141,7 +141,6 @@ weights *weights_open(const weights_files *files, err *e) {
     return NULL;
 }
 
-/* Back to where it was committed; its own memory is freed. */
 static void forget_kept(item *it) {
     free(it->kept.memory);
     it->kept = (weights_kept){0};
@@ -176,6 +175,7 @@ void weights_keep(weights_kept *k) {
     if (k->file) tensor_file_release(k->file, k->info->offset, k->info->nbytes);
 }
 
+/* Back to where it was committed; its own memory is freed. */
 static void move_home(item *it) {
     if (!it->home) return;
     ggml_backend_buffer_free(it->tensor->buffer);

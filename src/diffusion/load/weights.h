@@ -93,7 +93,8 @@ void weights_evict(weights *w);
 
 /* Room for a tensor's numbers in an order that suits whoever computes with them. The tensor's `extra` points to it if
  * the tensor is a matrix or a kernel of the network that runs once for each step, and lies in the host's memory; NULL
- * elsewhere. It is emptied when the tensor's contents change or go. */
+ * elsewhere. It belongs to the weights, which empty it, and free its memory, when the tensor's contents change or go.
+ */
 typedef struct weights_kept {
     float *data;             /* from a cache line on; NULL: nothing is kept */
     bool is_done;            /* data is filled */
@@ -102,7 +103,8 @@ typedef struct weights_kept {
     const tensor_info *info; /* private */
 } weights_kept;
 
-/* Gives it memory for so many floats, if it has none; what is in it is undefined. */
+/* Gives it memory for so many floats, if it has none; what is in it is undefined. Without memory the process ends, as
+ * with mem_alloc(). */
 void weights_keep_room(weights_kept *k, size_t floats);
 
 /* data is filled: the tensor's mapped pages leave resident memory; they stay usable. */

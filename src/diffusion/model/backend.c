@@ -31,10 +31,11 @@ struct backend {
     size_t graph_memory_size;
     int threads;
     const cpu_kernels *kernels;
-    enum { INT8_NEVER, INT8_QUANTISED, INT8_ALWAYS } int8; /* products with which weights have CPU_INT8 */
-    bool streams;                                          /* weights stay on the CPU */
-    bool plain_ops;                                        /* no custom operations, even on the CPU */
-    bool all_threads;                                      /* also for small graphs */
+    const cpu_product *int8; /* NULL: not used */
+    bool only_quantised;     /* weights have it */
+    bool streams;            /* weights stay on the CPU */
+    bool plain_ops;          /* no custom operations, even on the CPU */
+    bool all_threads;        /* also for small graphs */
     bool (*should_cancel)(void *ctx);
     void *cancel_ctx;
 };
@@ -212,33 +213,37 @@ const cpu_kernels *backend_kernels(const backend *b) {
 
 bool backend_set_precision(backend *b, cpu_precision precision) {
     if (precision == CPU_INT8) {
-        if (!cpu_int8_product(b->kernels)) return false;
-        b->int8 = INT8_ALWAYS;
+        const cpu_product *p = cpu_int8_product(b->kernels);
+        if (!p) return false;
+        b->int8 = p;
+        b->only_quantised = false;
         return true;
     }
     const cpu_kernels *k = cpu_kernels_best(precision);
-    if (k) b->kernels = k;
-    return k != NULL;
+    if (!k) return false;
+    b->kernels = k;
+    b->int8 = NULL;
+    return true;
 }
 
 void backend_prefer_int8(backend *b) {
-    if (cpu_int8_product(b->kernels)) b->int8 = INT8_QUANTISED;
+    b->int8 = cpu_int8_product(b->kernels);
+    b->only_quantised = true;
 }
 
 const char *backend_precision(const backend *b) {
-    if (b->int8 == INT8_ALWAYS) return "int8";
+    if (b->int8 && !b->only_quantised) return "int8";
     const bool is_bf16 = b->kernels->precision == CPU_BF16;
-    if (b->int8 == INT8_QUANTISED) return is_bf16 ? "bf16, quantised int8" : "f32, quantised int8";
+    if (b->int8) return is_bf16 ? "bf16, quantised int8" : "f32, quantised int8";
     return is_bf16 ? "bf16" : "f32";
 }
 
 const cpu_product *backend_product(const backend *b, backend_product_kind kind) {
-    if (kind == PRODUCT_OF_KERNELS) return b->kernels->product;
-    return b->int8 == INT8_NEVER ? NULL : cpu_int8_product(b->kernels);
+    return kind == PRODUCT_INT8 ? b->int8 : b->kernels->product;
 }
 
 backend_product_kind backend_product_for(const backend *b, const struct ggml_tensor *weights) {
-    const bool is_int8 = b->int8 == INT8_ALWAYS || (b->int8 == INT8_QUANTISED && ggml_is_quantized(weights->type));
+    const bool is_int8 = b->int8 && (!b->only_quantised || ggml_is_quantized(weights->type));
     return is_int8 && weights->extra ? PRODUCT_INT8 : PRODUCT_OF_KERNELS;
 }
 

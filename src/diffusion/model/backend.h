@@ -63,10 +63,10 @@ bool backend_custom_ops(const backend *b);
 const cpu_kernels *backend_kernels(const backend *b);
 
 /* False when the processor has no kernels of that precision: nothing has changed then. CPU_INT8 is of the products
- * alone and goes with either of the others, whichever was set last. */
+ * alone and comes on top of either of the others, which is set before. */
 bool backend_set_precision(backend *b, cpu_precision precision);
 
-/* From now on products with CPU_INT8 are those whose weights are quantised, where the processor has that. */
+/* The same, of products whose weights are quantised; nothing where the processor does not have it. */
 void backend_prefer_int8(backend *b);
 
 /* What was set, in words: "f32", "bf16", "int8", and where quantised weights go otherwise than the rest
