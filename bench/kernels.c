@@ -91,6 +91,10 @@ static void run_transpose(const work *w, int round, int thread, int threads) {
     (void)round;
     w->kernels->transpose(w->arguments, thread, threads);
 }
+static void run_pixels(const work *w, int round, int thread, int threads) {
+    (void)round;
+    w->kernels->pixels(w->arguments, thread, threads);
+}
 static void run_upsample(const work *w, int round, int thread, int threads) {
     (void)round;
     w->kernels->upsample(w->arguments, thread, threads);
@@ -288,7 +292,7 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
     snprintf(name, sizeof name, "group norm, silu, %d x %d, %dx%d", n, c, side, side);
     if (!strstr(name, only)) return;
     const int64_t plane = (int64_t)side * side, count = n * c * plane;
-    float *x = numbers(2 * count), *y = numbers(count), *scale = numbers(c);
+    float *x = numbers(2 * count), *y = numbers(count), *scale = numbers(2 * n * c);
     const cpu_group_norm group = {.x = x,
                                   .weight = scale,
                                   .bias = scale,
@@ -306,7 +310,14 @@ static void bench_between(const cpu_kernels *k, int n, int c, int side) {
     report_moved("  geglu",
                  &(work){.run = run_geglu, .kernels = k, .arguments = &(cpu_geglu){x, y, n * plane, c, NULL}},
                  3 * count);
-    const cpu_transpose turn = {x, x + count, y, n, c, plane};
+    report_moved(
+        "  pixels as rows, scaled",
+        &(work){.run = run_pixels,
+                .kernels = k,
+                .arguments =
+                    &(cpu_pixels){.x = x, .scales = scale, .y = y, .n = n, .channels = c, .plane = plane, .row = c}},
+        2 * count);
+    const cpu_transpose turn = {x, x + count, y, n, plane, c};
     report_moved("  transposed and added", &(work){.run = run_transpose, .kernels = k, .arguments = &turn}, 3 * count);
     const cpu_upsample twice = {x, y, (int64_t)n * c, side / 2, side / 2};
     report_moved("  upsample to this size", &(work){.run = run_upsample, .kernels = k, .arguments = &twice},

@@ -154,10 +154,11 @@ static void compare(test *t, const char *name, const float *ours) {
         if (!(d <= difference)) difference = d; /* a NaN stays */
         largest = fmax(largest, fabs((double)a.data[i]));
     }
-    /* Operands of bfloat16 are off by 2^-9 at most; through a whole network of random weights that grows to 2e-2. Those
-     * of 8 bits are off by a 254th of the largest among their 128, which grows to 3.6e-2. */
+    /* Operands of bfloat16 are off by 2^-9 at most; through a whole network of random weights that grows to 2.6e-2 (the
+     * refiner's: between 1.8e-2 and that in 42 runs whose time embeddings differed in the last bits). Those of 8 bits
+     * are off by a 254th of the largest among their 128, which grows to 3.6e-2. */
     const double exact = t->is_own ? 1e-3 : 2e-4, rounded = t->half || t->plain ? 2e-2 : exact;
-    const double limit = t->int8 ? 5e-2 : t->bf16 ? 2.5e-2 : rounded;
+    const double limit = t->int8 ? 5e-2 : t->bf16 ? 3e-2 : rounded;
     const double error = difference / largest;
     const bool ok = error <= limit && largest > 0;
     printf("%-4s %-32s %-8s error %.1e (limit %.0e, %zu numbers)\n", ok ? "ok" : "FAIL", t->name, name, error, limit,

@@ -446,8 +446,8 @@ static void run_linear(const cpu_product *product, const cpu_linear *l) {
         for (int i = 0; i < threads; i++) product->linear(&p, i, threads);
         assert_memory_equal(l->y, again, (size_t)(l->t * l->out) * sizeof *again);
     }
-    check_kept(product, &p, l->y, 1);
-    if (l->in % TAPS == 0) check_kept(product, &p, l->y, TAPS);
+    if (product->keep) check_kept(product, &p, l->y, 1);
+    if (product->keep && l->in % TAPS == 0) check_kept(product, &p, l->y, TAPS);
     free(rows), free(again);
 }
 
@@ -459,7 +459,8 @@ static cpu_matrix half_matrix(const uint16_t *w, int64_t in, bool in_blocks) {
 }
 
 /* in_blocks: `in` is rounded up to whole ones; with something added to the result. */
-static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool in_blocks) {
+static void check_product(const cpu_kernels *k, const cpu_product *product, int64_t t, int64_t in, int64_t out,
+                          bool in_blocks) {
     if (in_blocks) in = (in + BLOCK - 1) / BLOCK * BLOCK;
     uint16_t *w = halves(in * out);
     float *x = inputs(k, t * in), *bias = numbers(out), *y = nans(t * out);
@@ -472,16 +473,20 @@ static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t ou
     }
     char what[96];
     snprintf(what, sizeof what, "%s linear t%d in%d out%d", k->name, (int)t, (int)in, (int)out);
-    run_linear(k->product, &(cpu_linear){.x = x,
-                                         .bias = bias,
-                                         .add = add,
-                                         .weight = half_matrix(w, in, in_blocks),
-                                         .y = y,
-                                         .t = t,
-                                         .in = in,
-                                         .out = out});
+    run_linear(product, &(cpu_linear){.x = x,
+                                      .bias = bias,
+                                      .add = add,
+                                      .weight = half_matrix(w, in, in_blocks),
+                                      .y = y,
+                                      .t = t,
+                                      .in = in,
+                                      .out = out});
     assert_near(what, y, want, t * out, 0.5, 2e-6);
     free(want), free(y), free(add), free(bias), free(x), free(w);
+}
+
+static void check_linear(const cpu_kernels *k, int64_t t, int64_t in, int64_t out, bool in_blocks) {
+    check_product(k, k->product, t, in, out, in_blocks);
 }
 
 static void products_of(const cpu_kernels *k) {
@@ -498,6 +503,19 @@ static void products_of(const cpu_kernels *k) {
 static void test_products(void **state) {
     (void)state;
     each_isa_and_emulated(products_of);
+}
+
+static void few_rows_of(const cpu_kernels *k) {
+    check_product(k, k->few_rows, 2, 1280, 320, false);
+    check_product(k, k->few_rows, 1, 7, 1, false);
+    check_product(k, k->few_rows, 15, 2500, 49, true);
+    for (int i = 0; i < 6; i++)
+        check_product(k, k->few_rows, 1 + below(12), 1 + below(200), 1 + below(200), below(2) == 1);
+}
+
+static void test_few_rows(void **state) {
+    (void)state;
+    each_isa(few_rows_of);
 }
 
 /* --- Matrix product in 8-bit integers --- */
@@ -936,7 +954,49 @@ static void check_upsample(const cpu_kernels *k, int64_t planes, int64_t h, int6
     free(x), free(y);
 }
 
+/* Floats, and packed in every way the same. */
+static void check_pixels(const cpu_kernels *k, int64_t n, int64_t channels, int64_t plane, bool scaled, bool silu) {
+    const int64_t count = n * channels * plane;
+    float *x = numbers(count), *scales = numbers(2 * n * channels), *y = nans(count);
+    double *want = malloc((size_t)count * sizeof *want);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t channel = i / plane;
+        double v = (double)x[i];
+        if (scaled) v = v * (double)scales[2 * channel] + (double)scales[2 * channel + 1];
+        if (scaled && silu) v = silu_of(v);
+        want[(channel / channels * plane + i % plane) * channels + channel % channels] = v;
+    }
+    const cpu_pixels p = {.x = x,
+                          .scales = scaled ? scales : NULL,
+                          .y = y,
+                          .n = n,
+                          .channels = channels,
+                          .plane = plane,
+                          .silu = silu,
+                          .row = channels};
+    char what[96];
+    snprintf(what, sizeof what, "%s pixels n%d c%d plane %d", k->name, (int)n, (int)channels, (int)plane);
+    k->pixels(&p, 0, 1);
+    assert_near(what, y, want, count, 0.1, 1e-6);
+    ASSERT_SAME_FOR_THREADS(k->pixels, &p, y, count);
+    const cpu_packing *packings[MOST_PACKINGS];
+    const int ways = packings_of(k, packings);
+    for (int i = 0; i < ways; i++) {
+        cpu_pixels packed = p;
+        packed.packing = packings[i];
+        packed.row = packings[i]->row(channels);
+        packed.y = nans(n * plane * packed.row);
+        for (int thread = 0; thread < 3; thread++) k->pixels(&packed, thread, 3);
+        assert_packed(packings[i], packed.y, y, n * plane, channels);
+        free(packed.y);
+    }
+    free(want), free(x), free(scales), free(y);
+}
+
 static void moves_of(const cpu_kernels *k) {
+    check_pixels(k, 2, 128, 64, true, true);
+    check_pixels(k, 2, 48, 16, false, false);
+    for (int i = 0; i < 3; i++) check_pixels(k, 1 + below(3), 1 + below(70), 1 + below(70), i > 0, i > 1);
     check_transpose(k, 2, 64, 48, true);
     check_transpose(k, 1, 1 + below(70), 1 + below(70), false);
     check_transpose(k, 1 + below(3), 1 + below(70), 1 + below(70), true);
@@ -984,11 +1044,11 @@ int main(void) {
     if (given) seed = strtoull(given, NULL, 10);
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),    cmocka_unit_test(test_small_product), cmocka_unit_test(test_convolutions),
-        cmocka_unit_test(test_winograd),  cmocka_unit_test(test_direct),        cmocka_unit_test(test_doubled),
-        cmocka_unit_test(test_scaled),    cmocka_unit_test(test_products),      cmocka_unit_test(test_int8),
-        cmocka_unit_test(test_attention), cmocka_unit_test(test_norms),         cmocka_unit_test(test_gates),
-        cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_choice),   cmocka_unit_test(test_small_product), cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_winograd), cmocka_unit_test(test_direct),        cmocka_unit_test(test_doubled),
+        cmocka_unit_test(test_scaled),   cmocka_unit_test(test_products),      cmocka_unit_test(test_few_rows),
+        cmocka_unit_test(test_int8),     cmocka_unit_test(test_attention),     cmocka_unit_test(test_norms),
+        cmocka_unit_test(test_gates),    cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

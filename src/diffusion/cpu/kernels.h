@@ -118,6 +118,17 @@ typedef struct cpu_transpose {
     int64_t n, rows, columns;
 } cpu_transpose;
 
+/* Rows [n, plane, channels] of a picture x [n, channels, plane]: a pixel's channels, x or with scales [n, channels, 2]
+ * x a + b, and silu of it. */
+typedef struct cpu_pixels {
+    const float *x, *scales; /* scales: NULL: none */
+    float *y;
+    int64_t n, channels, plane;
+    bool silu;                  /* with scales alone */
+    const cpu_packing *packing; /* of y; NULL: floats */
+    int64_t row;                /* floats from one row of y to the next */
+} cpu_pixels;
+
 /* Every pixel of x [planes, h, w] four times: y [planes, 2 h, 2 w]. */
 typedef struct cpu_upsample {
     const float *x;
@@ -144,12 +155,14 @@ typedef struct cpu_kernels {
     cpu_conv_way conv_winograd; /* 3x3, stride 1, pad 1; worth it from winograd_least pixels on */
     int64_t winograd_least;     /* of all pictures together */
     const cpu_product *product;
+    const cpu_product *few_rows; /* in floats always, for a few rows of x; its weights are not kept */
     void (*attention)(const cpu_attention *p, int thread, int threads);
     void (*group_norm)(const cpu_group_norm *p, int thread, int threads);
     void (*group_scales)(const cpu_group_norm *p, int thread, int threads); /* y: [n, channels, 2], see cpu_conv */
     void (*layer_norm)(const cpu_layer_norm *p, int thread, int threads);
     void (*geglu)(const cpu_geglu *p, int thread, int threads);
     void (*transpose)(const cpu_transpose *p, int thread, int threads);
+    void (*pixels)(const cpu_pixels *p, int thread, int threads);
     void (*upsample)(const cpu_upsample *p, int thread, int threads);
 } cpu_kernels;
 

@@ -1,41 +1,96 @@
-/* move.c - numbers that only change their place: sequences from pictures and back, pictures of twice the size. */
-#include "diffusion/cpu/isa.h"
+/* move.c - numbers that change their place and hardly more: sequences from pictures and back, pictures of twice the
+ * size. */
+#include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
+#include "diffusion/cpu/rows.h"
 
-#include <string.h>
-
-/* A square of SIDE x SIDE numbers goes through the first-level cache: SIDE numbers are a cache line of either side. */
-enum { SIDE = 16 };
-
-/* Rows of x from `row` on, columns from `column` on. */
-ALWAYS_INLINE void turn_square(const cpu_transpose *p, int64_t n, int64_t row, const int64_t rows, int64_t column,
-                               const int64_t columns) {
+/* A square of at most LANES x LANES numbers, from row `row` and column `column` of x on. */
+ALWAYS_INLINE void turn_square(const cpu_transpose *p, int64_t n, int64_t row, int64_t column, int64_t rows,
+                               int64_t columns) {
     const float *x = p->x + (n * p->rows + row) * p->columns + column;
     const int64_t at = (n * p->columns + column) * p->rows + row;
-    float square[SIDE][SIDE];
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t c = 0; c < columns; c++) square[c][r] = x[r * p->columns + c];
-    for (int64_t c = 0; c < columns; c++) {
-        float *restrict y = p->y + at + c * p->rows;
-        const float *add = p->add ? p->add + at + c * p->rows : NULL;
-        for (int64_t r = 0; r < rows; r++) y[r] = add ? square[c][r] + add[r] : square[c][r];
+    vec m[LANES];
+    for (int64_t i = 0; i < LANES; i++) {
+        m[i] = (vec){0};
+        if (i < rows) m[i] = columns == LANES ? load(x + i * p->columns) : load_some(x + i * p->columns, columns);
+    }
+    transpose(m);
+    for (int64_t i = 0; i < columns; i++) {
+        const int64_t to = at + i * p->rows;
+        if (p->add) m[i] += rows == LANES ? load(p->add + to) : load_some(p->add + to, rows);
+        if (rows == LANES)
+            store(p->y + to, m[i]);
+        else
+            store_some(p->y + to, m[i], rows);
     }
 }
 
-/* Threads share the rows of the result, a stripe of SIDE at a time. */
+/* Threads share the rows of the result, a stripe of LANES at a time. */
 void CPU_NAME(cpu_turn)(const cpu_transpose *p, int thread, int threads) {
-    const int64_t stripes = (p->columns + SIDE - 1) / SIDE;
+    const int64_t stripes = (p->columns + LANES - 1) / LANES;
     int64_t first;
     const int64_t count = cpu_share(p->n * stripes, thread, threads, &first);
     for (int64_t i = first; i < first + count; i++) {
-        const int64_t column = i % stripes * SIDE, left = p->columns - column;
-        int64_t row = 0;
-        for (; row + SIDE <= p->rows && left >= SIDE; row += SIDE)
-            turn_square(p, i / stripes, row, SIDE, column, SIDE); /* loops of known length */
-        for (; row < p->rows; row += SIDE)
-            turn_square(p, i / stripes, row, p->rows - row < SIDE ? p->rows - row : SIDE, column,
-                        left < SIDE ? left : SIDE);
+        const int64_t n = i / stripes, column = i % stripes * LANES, left = p->columns - column;
+        for (int64_t row = 0; row < p->rows; row += LANES) {
+            const int64_t rows = p->rows - row;
+            if (rows >= LANES && left >= LANES) /* loops of known length */
+                turn_square(p, n, row, column, LANES, LANES);
+            else
+                turn_square(p, n, row, column, rows < LANES ? rows : LANES, left < LANES ? left : LANES);
+        }
     }
+}
+
+/* At most LANES channels of at most LANES pixels: from the first one's place x to rows, `row` apart, of which whole
+ * vectors are written. ab: the scales of the channels, or NULL. */
+ALWAYS_INLINE void turn_pixels(const cpu_pixels *p, const float *x, const float *ab, int64_t channels, int64_t pixels,
+                               const bool silus, float *rows, int64_t row) {
+    vec m[LANES];
+    for (int64_t i = 0; i < LANES; i++) {
+        m[i] = (vec){0};
+        if (i >= channels) continue;
+        m[i] = pixels == LANES ? load(x + i * p->plane) : load_some(x + i * p->plane, pixels);
+        if (ab) m[i] = m[i] * ab[2 * i] + ab[2 * i + 1];
+        if (silus) m[i] = silu(m[i]);
+    }
+    transpose(m);
+    for (int64_t i = 0; i < pixels; i++) store(rows + i * row, m[i]);
+}
+
+/* All channels of pixels `pixel` ... of picture n. */
+static void turn_stripe(const cpu_pixels *p, int64_t n, int64_t pixel, int64_t pixels, float *rows, int64_t row) {
+    for (int64_t c = 0; c < p->channels; c += LANES) {
+        const float *x = p->x + (n * p->channels + c) * p->plane + pixel;
+        const float *ab = p->scales ? p->scales + 2 * (n * p->channels + c) : NULL;
+        const int64_t channels = p->channels - c < LANES ? p->channels - c : LANES;
+        if (ab && p->silu)
+            turn_pixels(p, x, ab, channels, pixels, true, rows + c, row);
+        else
+            turn_pixels(p, x, ab, channels, pixels, false, rows + c, row);
+    }
+}
+
+/* Threads share the rows, a stripe of LANES at a time. */
+void CPU_NAME(cpu_pixel_rows)(const cpu_pixels *p, int thread, int threads) {
+    const int64_t stripes = (p->plane + LANES - 1) / LANES, row = odd_lines(p->channels);
+    cpu_room room = cpu_room_open(LANES * row);
+    int64_t first;
+    const int64_t count = cpu_share(p->n * stripes, thread, threads, &first);
+    for (int64_t i = first; i < first + count; i++) {
+        const int64_t n = i / stripes, pixel = i % stripes * LANES, left = p->plane - pixel;
+        const int64_t pixels = left < LANES ? left : LANES;
+        turn_stripe(p, n, pixel, pixels, room.floats, row);
+        for (int64_t j = 0; j < pixels; j++) {
+            float *y = p->y + (n * p->plane + pixel + j) * p->row;
+            const float *from = room.floats + j * row;
+            if (p->packing)
+                p->packing->pack(from, p->channels, y);
+            else
+                memcpy(y, from, (size_t)p->channels * sizeof *y);
+        }
+    }
+    cpu_room_close(&room);
 }
 
 void CPU_NAME(cpu_double)(const cpu_upsample *p, int thread, int threads) {

@@ -138,7 +138,7 @@ static tensor *forward_dense(graph *g, const dense *d, tensor *x) {
     tensor *all = x, *y = NULL;
     for (int i = 0; i < CONVS; i++) {
         y = nn_conv2d_same(g, all, &d->convs[i]);
-        if (i + 1 < CONVS) all = ggml_concat(g->ctx, all, leaky(g, y), 2);
+        if (i + 1 < CONVS) all = nn_join(g, all, leaky(g, y));
     }
     return ggml_add(g->ctx, ggml_scale(g->ctx, y, residual), x);
 }

@@ -82,6 +82,10 @@ tensor *nn_downsample_asym(graph *g, tensor *x, const layer *l) {
     return conv_wide(g, ggml_pad(g->ctx, x, 1, 1, 0, 0), l, 2, 0);
 }
 
+tensor *nn_join(graph *g, tensor *a, tensor *b) {
+    return backend_custom_ops(g->b) ? cpu_joined(g, a, b) : ggml_concat(g->ctx, a, b, 2);
+}
+
 tensor *nn_upsample2(graph *g, tensor *x) {
     if (backend_custom_ops(g->b)) return cpu_upsample2(g, x);
     return ggml_upscale(g->ctx, x, 2, GGML_SCALE_MODE_NEAREST);
@@ -195,8 +199,13 @@ static tensor *transposed(graph *g, tensor *x) {
 }
 
 tensor *nn_to_sequence(graph *g, tensor *x) {
-    tensor *flat = ggml_reshape_3d(g->ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]);
-    return backend_custom_ops(g->b) ? cpu_transposed(g, flat, NULL) : transposed(g, flat);
+    if (backend_custom_ops(g->b)) return cpu_to_sequence(g, x);
+    return transposed(g, ggml_reshape_3d(g->ctx, x, x->ne[0] * x->ne[1], x->ne[2], x->ne[3]));
+}
+
+tensor *nn_norm_to_sequence(graph *g, tensor *x, const layer *norm, float eps) {
+    if (!backend_custom_ops(g->b)) return nn_to_sequence(g, nn_group_norm(g, x, norm, eps));
+    return cpu_norm_to_sequence(g, x, &(cpu_norm){norm->weight, norm->bias, GROUPS, eps});
 }
 
 tensor *nn_add_to_picture(graph *g, tensor *x, tensor *picture) {

@@ -53,6 +53,9 @@ tensor *nn_geglu(graph *g, tensor *x);
  * Never holds more than about 64 MB of scores. */
 tensor *nn_attention(graph *g, tensor *q, tensor *k, tensor *v, int heads, bool causal);
 
+/* The channels of both: [w, h, a, n], [w, h, b, n] -> [w, h, a + b, n] */
+tensor *nn_join(graph *g, tensor *a, tensor *b);
+
 /* Nearest neighbour, twice the size. [w, h, c, n] -> [2w, 2h, c, n] */
 tensor *nn_upsample2(graph *g, tensor *x);
 
@@ -70,6 +73,9 @@ tensor *nn_timestep_embedding(graph *g, tensor *t, int dim);
 
 /* Picture -> sequence: [w, h, c, n] -> [c, w h, n]. */
 tensor *nn_to_sequence(graph *g, tensor *x);
+
+/* The same of the picture's nn_group_norm. */
+tensor *nn_norm_to_sequence(graph *g, tensor *x, const layer *norm, float eps);
 
 /* The way back, added to a picture: x: [c, w h, n], picture: [w, h, c, n] -> [w, h, c, n] */
 tensor *nn_add_to_picture(graph *g, tensor *x, tensor *picture);

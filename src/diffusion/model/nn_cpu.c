@@ -82,7 +82,7 @@ static struct ggml_tensor *group_norm(graph *g, struct ggml_tensor *x, const cpu
     return operation(g, names[result], result == GROUP_SCALES ? scales : x->ne, args, 3, compute_group_norm, p);
 }
 
-enum { FEW_ROWS = 16 }; /* of a product that is computed in floats, always */
+enum { FEW_ROWS = 16 }; /* a product of less is computed in floats, always */
 
 /* --- Packed rows ------------------------------------------------------------------------------------------------- */
 
@@ -90,6 +90,7 @@ typedef struct packing_op {
     const cpu_kernels *kernels;
     const cpu_packing *packing;
     float eps; /* of layer norm */
+    bool silu; /* of pixels */
 } packing_op;
 
 /* An operation of which `rows` is the result as floats, computes packed rows with each kind of packing: operations that
@@ -123,6 +124,43 @@ static void compute_pack(struct ggml_tensor *dst, int ith, int nth, void *params
 /* The parameters are a table that lives as long as the program. */
 static void *kernels_as_params(const graph *g) {
     return (void *)(uintptr_t)backend_kernels(g->b);
+}
+
+/* --- Pixels as rows ----------------------------------------------------------------------------------------------- */
+
+static void compute_pixels(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const packing_op *op = params;
+    const struct ggml_tensor *x = dst->src[0], *scales = dst->src[1];
+    const cpu_pixels p = {.x = x->data,
+                          .scales = scales ? scales->data : NULL,
+                          .y = dst->data,
+                          .n = x->ne[3],
+                          .channels = x->ne[2],
+                          .plane = x->ne[0] * x->ne[1],
+                          .silu = op->silu,
+                          .packing = op->packing,
+                          .row = dst->ne[0]};
+    op->kernels->pixels(&p, ith, nth);
+}
+
+/* x: [w, h, c, n] -> [c, w h, n], which every product that follows may have packed. scales: of group_norm, or NULL. */
+static struct ggml_tensor *to_sequence(graph *g, struct ggml_tensor *x, struct ggml_tensor *scales) {
+    packing_op *p = graph_note(g, sizeof *p);
+    *p = (packing_op){.kernels = backend_kernels(g->b)};
+    struct ggml_tensor *args[2] = {x, scales};
+    const int64_t ne[4] = {x->ne[2], x->ne[0] * x->ne[1], x->ne[3], 1};
+    struct ggml_tensor *y = operation(g, "pixels", ne, args, scales ? 2 : 1, compute_pixels, p);
+    keep_packed(g, y, "pixels", args, scales ? 2 : 1, compute_pixels, p);
+    return y;
+}
+
+struct ggml_tensor *cpu_to_sequence(graph *g, struct ggml_tensor *x) {
+    return to_sequence(g, contiguous(g, x), NULL);
+}
+
+struct ggml_tensor *cpu_norm_to_sequence(graph *g, struct ggml_tensor *x, const cpu_norm *norm) {
+    x = contiguous(g, x);
+    return to_sequence(g, x, group_norm(g, x, norm, GROUP_SCALES));
 }
 
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
@@ -196,7 +234,7 @@ static struct ggml_tensor *product_of(graph *g, struct ggml_tensor *x, struct gg
 static struct ggml_tensor *rows_for(graph *g, struct ggml_tensor *x, const struct ggml_tensor *weight,
                                     const cpu_product **product) {
     if (ggml_nrows(x) < FEW_ROWS) {
-        *product = cpu_kernels_best(CPU_F32)->product;
+        *product = backend_kernels(g->b)->few_rows;
         return x;
     }
     const backend_product_kind kind = backend_product_for(g->b, weight);
@@ -318,33 +356,8 @@ static struct ggml_tensor *convolution(graph *g, const cpu_conv *c, struct ggml_
 
 typedef struct rows_op {
     cpu_conv shape; /* without the addresses */
-    const cpu_product *product;
-    int64_t row; /* floats of a pixel's packed row */
+    int64_t row;    /* floats of a pixel's packed row */
 } rows_op;
-
-static float silu_of(float x) {
-    return x / (1 + expf(-x));
-}
-
-/* x [n, ic, h, w] -> packed rows [n h w][ic]. */
-static void compute_pixels(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const rows_op *p = params;
-    const cpu_conv *c = &p->shape;
-    const float *scales = dst->src[1] ? dst->src[1]->data : NULL;
-    const int64_t plane = c->h * c->w;
-    float *numbers = mem_alloc((size_t)c->ic, sizeof *numbers);
-    int64_t first;
-    const int64_t count = cpu_share(c->n * plane, ith, nth, &first);
-    for (int64_t pixel = first; pixel < first + count; pixel++) {
-        const int64_t picture = pixel / plane;
-        const float *x = (const float *)dst->src[0]->data + picture * c->ic * plane + pixel % plane;
-        for (int64_t i = 0; i < c->ic; i++) numbers[i] = x[i * plane];
-        const float *ab = scales ? scales + 2 * picture * c->ic : NULL;
-        for (int64_t i = 0; i < c->ic && ab; i++) numbers[i] = silu_of(numbers[i] * ab[2 * i] + ab[2 * i + 1]);
-        p->product->packing->pack(numbers, c->ic, (float *)dst->data + pixel * p->row);
-    }
-    free(numbers);
-}
 
 /* Those rows -> rows [n oh ow][kh kw][ic] of the pixels under the kernel. */
 static void compute_under(struct ggml_tensor *dst, int ith, int nth, void *params) {
@@ -385,10 +398,12 @@ static struct ggml_tensor *rows_convolution(graph *g, const cpu_conv *c, struct 
                                             const cpu_product *product) {
     const int64_t taps = c->kh * c->kw, in = c->ic * taps;
     rows_op *rows = graph_note(g, sizeof *rows);
-    *rows = (rows_op){*c, product, product->packing->cells(c->ic)};
+    *rows = (rows_op){*c, product->packing->cells(c->ic)};
+    packing_op *packing = graph_note(g, sizeof *packing);
+    *packing = (packing_op){.kernels = backend_kernels(g->b), .packing = product->packing, .silu = true};
     struct ggml_tensor *input[2] = {x, scales};
-    struct ggml_tensor *pixels = operation(g, "convolution, pixels", (int64_t[]){rows->row, c->n * c->h * c->w, 1, 1},
-                                           input, scales ? 2 : 1, compute_pixels, rows);
+    struct ggml_tensor *pixels = operation(g, "pixels", (int64_t[]){rows->row, c->h * c->w, c->n, 1}, input,
+                                           scales ? 2 : 1, compute_pixels, packing);
     struct ggml_tensor *under =
         operation(g, "convolution, rows", (int64_t[]){product->packing->row(in), c->oh * c->ow, c->n, 1}, &pixels, 1,
                   compute_under, rows);
@@ -531,6 +546,27 @@ struct ggml_tensor *cpu_transposed(graph *g, struct ggml_tensor *x, struct ggml_
     struct ggml_tensor *args[2] = {contiguous(g, x), add ? contiguous(g, add) : NULL};
     return operation(g, "transpose", (int64_t[]){x->ne[1], x->ne[0], x->ne[2], 1}, args, add ? 2 : 1, compute_transpose,
                      kernels_as_params(g));
+}
+
+/* Of each picture the threads share first the channels of a, then those of b. */
+static void compute_join(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    (void)params;
+    float *to = dst->data;
+    for (int64_t n = 0; n < dst->ne[3]; n++)
+        for (int i = 0; i < 2; i++) {
+            const struct ggml_tensor *x = dst->src[i];
+            const int64_t all = x->ne[0] * x->ne[1] * x->ne[2];
+            int64_t first;
+            const int64_t count = cpu_share(all, ith, nth, &first);
+            memcpy(to + first, (const float *)x->data + n * all + first, (size_t)count * sizeof *to);
+            to += all;
+        }
+}
+
+struct ggml_tensor *cpu_joined(graph *g, struct ggml_tensor *a, struct ggml_tensor *b) {
+    struct ggml_tensor *args[2] = {contiguous(g, a), contiguous(g, b)};
+    return operation(g, "joined", (int64_t[]){a->ne[0], a->ne[1], a->ne[2] + b->ne[2], a->ne[3]}, args, 2, compute_join,
+                     NULL);
 }
 
 static void compute_upsample(struct ggml_tensor *dst, int ith, int nth, void *params) {

@@ -40,8 +40,15 @@ struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct
 /* nn_geglu. */
 struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x);
 
+/* nn_to_sequence, nn_norm_to_sequence. */
+struct ggml_tensor *cpu_to_sequence(graph *g, struct ggml_tensor *x);
+struct ggml_tensor *cpu_norm_to_sequence(graph *g, struct ggml_tensor *x, const cpu_norm *norm);
+
 /* [a, b, n] -> [b, a, n], with `add` of the result's shape or NULL. */
 struct ggml_tensor *cpu_transposed(graph *g, struct ggml_tensor *x, struct ggml_tensor *add);
+
+/* nn_join. */
+struct ggml_tensor *cpu_joined(graph *g, struct ggml_tensor *a, struct ggml_tensor *b);
 
 /* nn_upsample2. */
 struct ggml_tensor *cpu_upsample2(graph *g, struct ggml_tensor *x);

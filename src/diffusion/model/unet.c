@@ -131,7 +131,7 @@ static tensor *crop_like(graph *g, tensor *x, const tensor *like) {
 }
 
 static tensor *forward_output(const unet_pass *p, const unet_stage *s, tensor *x, tensor *skip) {
-    x = unet_stage_forward(p, s, ggml_concat(p->g->ctx, crop_like(p->g, x, skip), skip, 2));
+    x = unet_stage_forward(p, s, nn_join(p->g, crop_like(p->g, x, skip), skip));
     return s->sampler.weight ? nn_conv2d_doubled(p->g, x, &s->sampler) : x;
 }
 

@@ -130,7 +130,7 @@ static tensor *forward_block(graph *g, const unet_transformer_block *b, int head
 }
 
 tensor *unet_transformer_forward(graph *g, const unet_transformer *t, tensor *x, const unet_context *context) {
-    tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &t->norm, transformer_norm_eps));
+    tensor *h = nn_norm_to_sequence(g, x, &t->norm, transformer_norm_eps);
     h = nn_linear(g, h, &t->proj_in);
     for (int i = 0; i < t->depth && graph_has_room(g, BLOCK_OPERATIONS); i++)
         h = forward_block(g, &t->blocks[i], t->heads, h, context, t->first + i);

@@ -40,7 +40,7 @@ tensor *vae_resnet_forward(graph *g, const vae_resnet *r, tensor *x) {
 
 /* One head over all pixels. */
 static tensor *attention(graph *g, const vae_middle *m, tensor *x) {
-    tensor *h = nn_to_sequence(g, nn_group_norm(g, x, &m->norm, norm_eps));
+    tensor *h = nn_norm_to_sequence(g, x, &m->norm, norm_eps);
     h = nn_attention(g, nn_linear(g, h, &m->q), nn_linear(g, h, &m->k), nn_linear(g, h, &m->v), 1, false);
     return nn_add_to_picture(g, nn_linear(g, h, &m->out), x);
 }
