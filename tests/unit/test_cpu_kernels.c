@@ -954,6 +954,21 @@ static void check_upsample(const cpu_kernels *k, int64_t planes, int64_t h, int6
     free(x), free(y);
 }
 
+static void check_shuffle(const cpu_kernels *k, int64_t n, int64_t channels, int64_t h, int64_t w, bool per_picture) {
+    const int64_t count = n * channels * 4 * h * w;
+    float *x = numbers(n * (h + 1) * (w + 1) * channels * 4), *bias = numbers(n * channels), *y = nans(count);
+    const cpu_shuffle p = {x, bias, y, n, channels, h, w, per_picture};
+    k->shuffle(&p, 0, 1);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t px = i % (2 * w), py = i / (2 * w) % (2 * h), channel = i / (4 * h * w);
+        const int64_t window = (channel / channels * (h + 1) + (py + 1) / 2) * (w + 1) + (px + 1) / 2;
+        const float v = x[(window * channels + channel % channels) * 4 + py % 2 * 2 + px % 2];
+        assert_float_equal(y[i], v + bias[per_picture ? channel : channel % channels], 0);
+    }
+    ASSERT_SAME_FOR_THREADS(k->shuffle, &p, y, count);
+    free(x), free(bias), free(y);
+}
+
 /* Floats, and packed in every way the same. */
 static void check_pixels(const cpu_kernels *k, int64_t n, int64_t channels, int64_t plane, bool scaled, bool silu) {
     const int64_t count = n * channels * plane;
@@ -1001,6 +1016,8 @@ static void moves_of(const cpu_kernels *k) {
     check_transpose(k, 1, 1 + below(70), 1 + below(70), false);
     check_transpose(k, 1 + below(3), 1 + below(70), 1 + below(70), true);
     check_upsample(k, 3, 1 + below(20), 1 + below(70));
+    check_shuffle(k, 2, 8, 16, 16, false);
+    for (int i = 0; i < 3; i++) check_shuffle(k, 1 + below(3), 1 + below(20), 1 + below(9), 1 + below(40), i > 0);
 }
 
 static void test_moves(void **state) {

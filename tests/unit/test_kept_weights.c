@@ -16,9 +16,9 @@
 
 #define UNET "model.diffusion_model."
 
-enum { IN = 128, OUT = 80, ROWS = 40, PICTURES = 2, SIDE = 8 };
-enum { CONV, SMALLER, LARGER, NORMED, ONE, ROW_WISE, CASES };
-enum { MOST = PICTURES * SIDE * SIDE * OUT };
+enum { IN = 128, OUT = 80, ROWS = 40, PICTURES = 2, SIDE = 8, WIDTH = 9, HEIGHT = 7 };
+enum { CONV, SMALLER, LARGER, LARGER_ODD, NORMED, ONE, ROW_WISE, CASES };
+enum { MOST = PICTURES * 4 * WIDTH * HEIGHT * OUT };
 
 static uint64_t seed;
 
@@ -41,8 +41,8 @@ static void put(st_builder *s, const char *name, const char *dims, int64_t n, fl
     free(h);
 }
 
-static const char *const names[CASES] = {UNET "a.weight", UNET "b.weight", UNET "c.weight",
-                                         UNET "d.weight", UNET "e.weight", UNET "f.weight"};
+static const char *const names[CASES] = {UNET "a.weight", UNET "b.weight", UNET "c.weight", UNET "d.weight",
+                                         UNET "e.weight", UNET "f.weight", UNET "g.weight"};
 
 static void open_fixture(fixture *f) {
     st_builder s;
@@ -95,6 +95,7 @@ static bool build(graph *g, void *ctx, err *e) {
     outputs *o = ctx;
     const fixture *f = o->f;
     tensor *x = graph_input_f32(g, f->x, SIDE, SIDE, IN, PICTURES), *small = graph_input_f32(g, f->x, 4, 4, IN, 2);
+    tensor *odd = graph_input_f32(g, f->x, WIDTH, HEIGHT, IN, PICTURES);
     tensor *rows = graph_input_f32(g, f->x, IN, ROWS, 1, 1);
     tensor *bias = graph_input_f32(g, f->bias, OUT, 1, 1, 1),
            *biases = graph_input_f32(g, f->bias, OUT, PICTURES, 1, 1);
@@ -105,6 +106,7 @@ static bool build(graph *g, void *ctx, err *e) {
         [CONV] = nn_conv2d_same(g, x, &(layer){f->weight[CONV], biases}),
         [SMALLER] = nn_conv2d(g, x, &(layer){f->weight[SMALLER], bias}, 2, 1),
         [LARGER] = nn_conv2d_doubled(g, small, &(layer){f->weight[LARGER], bias}),
+        [LARGER_ODD] = nn_conv2d_doubled(g, odd, &(layer){f->weight[LARGER_ODD], biases}),
         [NORMED] = nn_norm_conv2d_same(g, x, &norm, 1e-5f, &(layer){f->weight[NORMED], biases}, add),
         [ONE] = nn_conv2d(g, x, &(layer){f->weight[ONE], NULL}, 1, 0),
         [ROW_WISE] = nn_linear_add(g, rows, &(layer){f->weight[ROW_WISE], bias}, more),

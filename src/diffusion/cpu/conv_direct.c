@@ -12,13 +12,12 @@
  * With another stride, and in pictures so small that a good part of the pixels would be filling, there is a plane for
  * each place in the kernel instead, of what lies under each pixel of the result there (`spread`).
  *
- * A picture that is to be doubled first, each pixel four times, is not: where one of the four pixels of a result lies
- * decides which of the 3x3 places fall on the same pixel of the picture, and their weights are added. What is left are
- * four kernels of 2x2, one for each of the four (its `phase`), 4/9 of the multiplications.
+ * A picture that is to be doubled first is not: there are four kernels of 2x2, one for each phase (doubled.h).
  *
  * A thread takes a chunk of pixels and a group of rows of weights: output channels, four rows each where pictures are
  * doubled. Their sums, a piece of the group's weights and the input under the chunk fit the second-level cache
  * together. While a piece is multiplied, the weights of the next come from memory to that cache. */
+#include "diffusion/cpu/doubled.h"
 #include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
@@ -26,7 +25,6 @@
 enum { DEPTH = 576, ROW = DEPTH + 16 }; /* cells of weights at a time; the filling keeps rows apart in the cache */
 enum { GROUP = 8 * ROWS, CHUNK = 16 };  /* rows of weights; blocks of pixels */
 enum { ROWS_AHEAD = 4 };                /* of weights */
-enum { DOUBLED_PHASES = 4, DOUBLED_TAPS = 4, KERNEL = 9 };
 
 /* Where things are in the room. */
 typedef struct layout {
@@ -146,21 +144,6 @@ typedef struct part {
     float *sums;                            /* [blocks][phases][most][COLUMNS] */
     int32_t places[DOUBLED_PHASES * DEPTH]; /* from the first pixel to what a phase's cell is multiplied with */
 } part;
-
-/* The four kernels of one of 3x3: out [phases][2x2]. */
-static void fold_kernel(const float *kernel, float out[DOUBLED_PHASES * DOUBLED_TAPS]) {
-    float rows[4][3]; /* the two of the upper phases, then those of the lower ones */
-    for (int x = 0; x < 3; x++) {
-        const float top = kernel[x], middle = kernel[3 + x], bottom = kernel[6 + x];
-        rows[0][x] = top, rows[1][x] = middle + bottom, rows[2][x] = top + middle, rows[3][x] = bottom;
-    }
-    for (int i = 0; i < 4; i++) {
-        const float left = rows[i][0], middle = rows[i][1], right = rows[i][2];
-        float *upper_left = out + i / 2 * 2 * DOUBLED_TAPS + i % 2 * 2, *upper_right = upper_left + DOUBLED_TAPS;
-        upper_left[0] = left, upper_left[1] = middle + right;
-        upper_right[0] = left + middle, upper_right[1] = right;
-    }
-}
 
 /* Kernels of 3x3 in p->taps -> cells of row i in each phase. */
 static void pack_folded(const part *p, int64_t planes, int64_t i) {

@@ -64,6 +64,8 @@ typedef struct cpu_keep {
     cpu_matrix weight;
     float *kept;
     int64_t in, out, taps;
+    bool doubled; /* it is [out / 4][in / 4][3][3] of a picture to be doubled: as the 2x2 kernels of its four phases
+                   * (doubled.h), with the phases of an output channel one after the other; taps: 4 */
 } cpu_keep;
 
 typedef struct cpu_product {
@@ -129,6 +131,16 @@ typedef struct cpu_pixels {
     int64_t row;                /* floats from one row of y to the next */
 } cpu_pixels;
 
+/* A picture y [n, channels, 2 h, 2 w] from what its 2x2 windows make, x [n, h + 1, w + 1, channels, 2, 2] (as Shi et
+ * al. 2016 shuffle pixels), plus bias. A window is between pixels: its four results are the lower right one's upper
+ * left phase, the lower left one's upper right phase, and so on; those outside of the picture are not used. */
+typedef struct cpu_shuffle {
+    const float *x, *bias; /* bias: [n, channels] if bias_per_picture, else [channels]; NULL: none */
+    float *y;
+    int64_t n, channels, h, w;
+    bool bias_per_picture;
+} cpu_shuffle;
+
 /* Every pixel of x [planes, h, w] four times: y [planes, 2 h, 2 w]. */
 typedef struct cpu_upsample {
     const float *x;
@@ -163,6 +175,7 @@ typedef struct cpu_kernels {
     void (*geglu)(const cpu_geglu *p, int thread, int threads);
     void (*transpose)(const cpu_transpose *p, int thread, int threads);
     void (*pixels)(const cpu_pixels *p, int thread, int threads);
+    void (*shuffle)(const cpu_shuffle *p, int thread, int threads);
     void (*upsample)(const cpu_upsample *p, int thread, int threads);
 } cpu_kernels;
 

@@ -6,6 +6,7 @@
  * The rows of x are packed already, if they are not floats (cpu_packing): they are read once for each few blocks, and
  * may have been made for several products. Weights may be panels already, too, kept from an earlier product. Compiled a
  * second time with CPU_AS_INT8, for integers of eight bits. */
+#include "diffusion/cpu/doubled.h"
 #include "diffusion/cpu/groups.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
@@ -262,37 +263,60 @@ static int64_t kept_floats(int64_t out, int64_t in) {
     return (out + COLUMNS - 1) / COLUMNS * groups_of(in) * WEIGHT_CELLS * COLUMNS;
 }
 
-/* A whole row of weights: numbers [taps][in / taps] of what lies as [in / taps][taps]. room: 2 in floats */
-static void read_kept_row(const cpu_keep *k, int64_t out, float *room, float *cells) {
-    const void *from = matrix_at(&k->weight, out, 0);
+/* The kept rows that one row of weights makes: DOUBLED_PHASES, or one. */
+static int64_t kept_rows(const cpu_keep *k) {
+    return k->doubled ? DOUBLED_PHASES : 1;
+}
+
+/* numbers [in / taps][taps], or [in / taps][3][3] -> kept_rows() rows [taps][in / taps] */
+static void turn_taps(const cpu_keep *k, const float *numbers, float *rows) {
+    const int64_t each = k->in / k->taps;
+    if (k->doubled) {
+        for (int64_t i = 0; i < each; i++) {
+            float folded[DOUBLED_PHASES * DOUBLED_TAPS];
+            fold_kernel(numbers + i * KERNEL, folded);
+            for (int64_t tap = 0; tap < DOUBLED_PHASES * DOUBLED_TAPS; tap++) rows[tap * each + i] = folded[tap];
+        }
+        return;
+    }
+    for (int64_t tap = 0; tap < k->taps; tap++)
+        for (int64_t i = 0; i < each; i++) rows[tap * each + i] = numbers[i * k->taps + tap];
+}
+
+/* Numbers of a row of weights as it lies. */
+static int64_t lying_numbers(const cpu_keep *k) {
+    return k->doubled ? k->in / DOUBLED_TAPS * KERNEL : k->in;
+}
+
+/* Kept rows out ... from one row of weights, to lines of cells `row` apart; beyond the last row they are 0. room:
+ * lying_numbers(), and the kept rows. */
+static void keep_rows(const cpu_keep *k, int64_t out, float *room, float *lines, int64_t row) {
+    const int64_t rows = kept_rows(k), lying = lying_numbers(k);
+    if (out >= k->out) {
+        memset(lines, 0, (size_t)(groups_of(k->in) * WEIGHT_CELLS) * sizeof *lines);
+        return;
+    }
+    const void *from = matrix_at(&k->weight, out / rows, 0);
     const float *numbers = from;
     if (k->weight.to_floats) {
-        k->weight.to_floats(from, room, k->in);
+        k->weight.to_floats(from, room, lying);
         numbers = room;
     }
     if (k->taps > 1) {
-        const int64_t each = k->in / k->taps;
-        float *turned = room + k->in;
-        for (int64_t tap = 0; tap < k->taps; tap++)
-            for (int64_t i = 0; i < each; i++) turned[tap * each + i] = numbers[i * k->taps + tap];
-        numbers = turned;
+        turn_taps(k, numbers, room + lying);
+        numbers = room + lying;
     }
-    pack_weights(numbers, k->in, cells);
+    for (int64_t i = 0; i < rows; i++) pack_weights(numbers + i * k->in, k->in, lines + i * row);
 }
 
 static void keep(const cpu_keep *k, int thread, int threads) {
-    const int64_t cells = groups_of(k->in) * WEIGHT_CELLS, row = cells + FILLING;
-    cpu_room room = cpu_room_open(LANES * row + 2 * k->in);
+    const int64_t cells = groups_of(k->in) * WEIGHT_CELLS, row = cells + FILLING, rows = kept_rows(k);
+    cpu_room room = cpu_room_open(LANES * row + lying_numbers(k) + rows * k->in);
     int64_t first;
     const int64_t count = cpu_share((k->out + COLUMNS - 1) / COLUMNS, thread, threads, &first);
     for (int64_t column = first * COLUMNS; column < (first + count) * COLUMNS; column += LANES) {
-        for (int64_t i = 0; i < LANES; i++) {
-            float *line = room.floats + i * row;
-            if (column + i < k->out)
-                read_kept_row(k, column + i, room.floats + LANES * row, line);
-            else
-                memset(line, 0, (size_t)cells * sizeof *line);
-        }
+        for (int64_t i = 0; i < LANES; i += rows)
+            keep_rows(k, column + i, room.floats + LANES * row, room.floats + i * row, row);
         turn(room.floats, row, cells, k->kept + column / COLUMNS * cells * COLUMNS + column % COLUMNS);
     }
     cpu_room_close(&room);

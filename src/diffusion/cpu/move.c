@@ -93,6 +93,56 @@ void CPU_NAME(cpu_pixel_rows)(const cpu_pixels *p, int thread, int threads) {
     cpu_room_close(&room);
 }
 
+enum { PHASES = 4, AT_ONCE = LANES / PHASES }; /* of a channel; channels */
+
+/* A row of windows, of AT_ONCE channels from c on -> lines [AT_ONCE][PHASES], `row` apart. */
+static void gather_windows(const cpu_shuffle *p, int64_t n, int64_t y, int64_t c, float *lines, int64_t row) {
+    const int64_t windows = p->w + 1, each = p->channels * PHASES, left = each - c * PHASES;
+    const float *x = p->x + (n * (p->h + 1) + y) * windows * each + c * PHASES;
+    for (int64_t i = 0; i < windows; i += LANES) {
+        vec m[LANES];
+        for (int64_t j = 0; j < LANES; j++) {
+            m[j] = (vec){0};
+            if (i + j >= windows) continue;
+            const float *window = x + (i + j) * each;
+            m[j] = left >= LANES ? load(window) : load_some(window, left);
+        }
+        transpose(m);
+        for (int64_t j = 0; j < LANES; j++) store(lines + j * row + i, m[j]);
+    }
+}
+
+/* Row y of the windows makes rows 2 y and 2 y - 1 of the picture. */
+static void shuffle_row(const cpu_shuffle *p, int64_t n, int64_t y, int64_t c, const float *lines, int64_t row) {
+    for (int64_t k = 0; k < AT_ONCE && c + k < p->channels; k++) {
+        const int64_t channel = n * p->channels + c + k;
+        const float bias = p->bias ? p->bias[p->bias_per_picture ? channel : c + k] : 0;
+        for (int64_t lower = 0; lower < 2; lower++) {
+            const int64_t to = 2 * y - lower;
+            if (to < 0 || to >= 2 * p->h) continue;
+            const float *left = lines + (k * PHASES + 2 * lower) * row, *right = left + row + 1;
+            float *restrict out = p->y + (channel * 2 * p->h + to) * 2 * p->w;
+            for (int64_t i = 0; i < p->w; i++) {
+                out[2 * i] = left[i] + bias;
+                out[2 * i + 1] = right[i] + bias;
+            }
+        }
+    }
+}
+
+void CPU_NAME(cpu_shuffle_pixels)(const cpu_shuffle *p, int thread, int threads) {
+    const int64_t blocks = (p->channels + AT_ONCE - 1) / AT_ONCE, row = odd_lines(p->w + 1 + LANES);
+    cpu_room room = cpu_room_open(LANES * row);
+    int64_t first;
+    const int64_t count = cpu_share(p->n * blocks, thread, threads, &first);
+    for (int64_t i = first; i < first + count; i++)
+        for (int64_t y = 0; y <= p->h; y++) {
+            gather_windows(p, i / blocks, y, i % blocks * AT_ONCE, room.floats, row);
+            shuffle_row(p, i / blocks, y, i % blocks * AT_ONCE, room.floats, row);
+        }
+    cpu_room_close(&room);
+}
+
 void CPU_NAME(cpu_double)(const cpu_upsample *p, int thread, int threads) {
     int64_t first;
     const int64_t count = cpu_share(p->planes * p->h, thread, threads, &first), twice = 2 * p->w;

@@ -22,6 +22,7 @@ void CPU_SHARED(cpu_normalize_rows)(const cpu_layer_norm *p, int thread, int thr
 void CPU_SHARED(cpu_gate)(const cpu_geglu *p, int thread, int threads);
 void CPU_SHARED(cpu_turn)(const cpu_transpose *p, int thread, int threads);
 void CPU_SHARED(cpu_pixel_rows)(const cpu_pixels *p, int thread, int threads);
+void CPU_SHARED(cpu_shuffle_pixels)(const cpu_shuffle *p, int thread, int threads);
 void CPU_SHARED(cpu_double)(const cpu_upsample *p, int thread, int threads);
 
 extern const cpu_kernels CPU_NAME(cpu_kernels);
@@ -43,5 +44,6 @@ const cpu_kernels CPU_NAME(cpu_kernels) = {
     .geglu = CPU_SHARED(cpu_gate),
     .transpose = CPU_SHARED(cpu_turn),
     .pixels = CPU_SHARED(cpu_pixel_rows),
+    .shuffle = CPU_SHARED(cpu_shuffle_pixels),
     .upsample = CPU_SHARED(cpu_double),
 };

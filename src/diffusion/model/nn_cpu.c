@@ -169,12 +169,14 @@ typedef struct linear_op {
     const cpu_product *product;
     weights_kept *kept; /* NULL: the weights are read as they lie */
     int64_t in, out, taps, bias_rows;
+    bool doubled; /* see cpu_keep */
     bool has_bias, has_add;
 } linear_op;
 
 static void compute_keep(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const linear_op *p = params;
-    const cpu_keep k = {matrix_of(dst->src[0], p->out), p->kept->data, p->in, p->out, p->taps};
+    const cpu_keep k = {
+        matrix_of(dst->src[0], p->doubled ? p->out / 4 : p->out), p->kept->data, p->in, p->out, p->taps, p->doubled};
     p->product->keep(&k, ith, nth);
 }
 
@@ -350,9 +352,11 @@ static struct ggml_tensor *convolution(graph *g, const cpu_conv *c, struct ggml_
     return operation(g, way->name, (int64_t[]){c->ow, c->oh, c->oc, c->n}, args, count, compute_conv, p);
 }
 
-/* --- Convolution of small pictures ------------------------------------------------------------------------------- */
+/* --- Convolution by rows ------------------------------------------------------------------------------------------ */
 
-/* As a product of rows, one for each pixel: what lies under the kernel there. Then its weights can be kept. */
+/* As a product of rows, one for each pixel: what lies under the kernel there. Then its weights can be kept. Of a
+ * picture to be doubled there is a row for each window of 2x2, with four numbers of the result for each channel
+ * (doubled.h). */
 
 typedef struct rows_op {
     cpu_conv shape; /* without the addresses */
@@ -365,7 +369,6 @@ static void compute_under(struct ggml_tensor *dst, int ith, int nth, void *param
     const cpu_conv *c = &p->shape;
     const float *from = dst->src[0]->data;
     const size_t bytes = (size_t)p->row * sizeof(float);
-    const int scale = c->doubled ? 2 : 1;
     int64_t first;
     const int64_t count = cpu_share(c->n * c->oh * c->ow, ith, nth, &first);
     for (int64_t i = first; i < first + count; i++) {
@@ -373,22 +376,50 @@ static void compute_under(struct ggml_tensor *dst, int ith, int nth, void *param
         float *to = (float *)dst->data + i * dst->ne[0];
         for (int64_t tap = 0; tap < c->kh * c->kw; tap++, to += p->row) {
             const int64_t y = oy * c->stride + tap / c->kw - c->pad, x = ox * c->stride + tap % c->kw - c->pad;
-            if (y < 0 || y >= c->h * scale || x < 0 || x >= c->w * scale)
+            if (y < 0 || y >= c->h || x < 0 || x >= c->w)
                 memset(to, 0, bytes);
             else
-                memcpy(to, from + ((picture * c->h + y / scale) * c->w + x / scale) * p->row, bytes);
+                memcpy(to, from + ((picture * c->h + y) * c->w + x) * p->row, bytes);
         }
     }
 }
 
-/* Few pixels, and channels that fill whole groups. Sets the product. */
+/* The convolution that there is a row for each result of. */
+static cpu_conv by_rows(const cpu_conv *c) {
+    cpu_conv rows = *c;
+    if (!c->doubled) return rows;
+    rows.doubled = false;
+    rows.kh = rows.kw = 2;
+    rows.oh = c->h + 1, rows.ow = c->w + 1;
+    rows.oc = 4 * c->oc;
+    return rows;
+}
+
+/* Few pixels, where the other ways would read the weights for little; or where they take more multiplications than
+ * room. Channels that fill whole groups. Sets the product. */
 static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel,
                        const cpu_product **product) {
-    enum { MOST_PIXELS = 128, LEAST_CHANNELS = 64 };
+    enum { MOST_PIXELS = 128, MOST_NUMBERS = 16 << 20, LEAST_CHANNELS = 64 };
     *product = backend_product(g->b, backend_product_for(g->b, kernel));
-    const int64_t group = (*product)->group, in = c->ic * c->kh * c->kw;
-    return kernel->extra && c->n * c->oh * c->ow <= MOST_PIXELS && c->n * c->oh * c->ow >= FEW_ROWS &&
-           c->ic % group == 0 && c->oc >= LEAST_CHANNELS && is_worth_keeping(*product, kernel, c->oc, in);
+    const cpu_conv rows = by_rows(c);
+    const int64_t group = (*product)->group, in = rows.ic * rows.kh * rows.kw, pixels = rows.n * rows.oh * rows.ow;
+    const bool is_small = c->doubled ? pixels * rows.oc <= MOST_NUMBERS : pixels <= MOST_PIXELS;
+    return kernel->extra && is_small && pixels >= FEW_ROWS && rows.ic % group == 0 && rows.oc >= LEAST_CHANNELS &&
+           is_worth_keeping(*product, kernel, rows.oc, in);
+}
+
+/* x [w, h, ic, n] -> [floats of a row, oh ow, n] of the convolution c. scales: may be NULL. */
+static struct ggml_tensor *rows_under(graph *g, const cpu_conv *c, struct ggml_tensor *x, struct ggml_tensor *scales,
+                                      const cpu_packing *packing) {
+    packing_op *pixel = graph_note(g, sizeof *pixel);
+    *pixel = (packing_op){.kernels = backend_kernels(g->b), .packing = packing, .silu = true};
+    rows_op *rows = graph_note(g, sizeof *rows);
+    *rows = (rows_op){*c, packing->cells(c->ic)};
+    struct ggml_tensor *input[2] = {x, scales};
+    struct ggml_tensor *pixels = operation(g, "pixels", (int64_t[]){rows->row, c->h * c->w, c->n, 1}, input,
+                                           scales ? 2 : 1, compute_pixels, pixel);
+    const int64_t ne[4] = {packing->row(c->ic * c->kh * c->kw), c->oh * c->ow, c->n, 1};
+    return operation(g, "convolution, rows", ne, &pixels, 1, compute_under, rows);
 }
 
 /* scales, bias, add: may be NULL. */
@@ -396,23 +427,41 @@ static struct ggml_tensor *rows_convolution(graph *g, const cpu_conv *c, struct 
                                             struct ggml_tensor *scales, struct ggml_tensor *kernel,
                                             struct ggml_tensor *bias, struct ggml_tensor *add,
                                             const cpu_product *product) {
-    const int64_t taps = c->kh * c->kw, in = c->ic * taps;
-    rows_op *rows = graph_note(g, sizeof *rows);
-    *rows = (rows_op){*c, product->packing->cells(c->ic)};
-    packing_op *packing = graph_note(g, sizeof *packing);
-    *packing = (packing_op){.kernels = backend_kernels(g->b), .packing = product->packing, .silu = true};
-    struct ggml_tensor *input[2] = {x, scales};
-    struct ggml_tensor *pixels = operation(g, "pixels", (int64_t[]){rows->row, c->h * c->w, c->n, 1}, input,
-                                           scales ? 2 : 1, compute_pixels, packing);
-    struct ggml_tensor *under =
-        operation(g, "convolution, rows", (int64_t[]){product->packing->row(in), c->oh * c->ow, c->n, 1}, &pixels, 1,
-                  compute_under, rows);
     linear_op *p = graph_note(g, sizeof *p);
-    *p = (linear_op){.product = product, .in = in, .out = c->oc, .taps = taps};
+    *p = (linear_op){.product = product, .in = c->ic * c->kh * c->kw, .out = c->oc, .taps = c->kh * c->kw};
     if (c->bias_per_picture) p->bias_rows = c->oh * c->ow;
-    struct ggml_tensor *y = product_of(g, under, kernel, bias, NULL, p);
+    struct ggml_tensor *y = product_of(g, rows_under(g, c, x, scales, product->packing), kernel, bias, NULL, p);
     struct ggml_tensor *flat = add ? ggml_reshape_4d(g->ctx, add, c->oh * c->ow, c->oc, c->n, 1) : NULL;
     return ggml_reshape_4d(g->ctx, cpu_transposed(g, y, flat), c->ow, c->oh, c->oc, c->n);
+}
+
+typedef struct shuffle_op {
+    const cpu_kernels *kernels;
+    cpu_shuffle shape; /* without the addresses */
+} shuffle_op;
+
+static void compute_shuffle(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const shuffle_op *p = params;
+    cpu_shuffle s = p->shape;
+    s.x = dst->src[0]->data;
+    s.bias = dst->src[1] ? dst->src[1]->data : NULL;
+    s.y = dst->data;
+    p->kernels->shuffle(&s, ith, nth);
+}
+
+/* Of a picture to be doubled. */
+static struct ggml_tensor *windows_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
+                                               struct ggml_tensor *kernel, struct ggml_tensor *bias,
+                                               const cpu_product *product) {
+    const cpu_conv rows = by_rows(c);
+    linear_op *p = graph_note(g, sizeof *p);
+    *p = (linear_op){.product = product, .in = 4 * c->ic, .out = 4 * c->oc, .taps = 4, .doubled = true};
+    struct ggml_tensor *y = product_of(g, rows_under(g, &rows, x, NULL, product->packing), kernel, NULL, NULL, p);
+    shuffle_op *s = graph_note(g, sizeof *s);
+    *s = (shuffle_op){backend_kernels(g->b),
+                      {.n = c->n, .channels = c->oc, .h = c->h, .w = c->w, .bias_per_picture = c->bias_per_picture}};
+    struct ggml_tensor *args[2] = {y, bias};
+    return operation(g, "shuffle", (int64_t[]){c->ow, c->oh, c->oc, c->n}, args, bias ? 2 : 1, compute_shuffle, s);
 }
 
 static struct ggml_tensor *any_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
@@ -439,7 +488,9 @@ struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct g
     c.doubled = true;
     c.ow *= 2;
     c.oh *= 2;
-    return any_convolution(g, &c, x, NULL, kernel, bias, NULL);
+    const cpu_product *product;
+    if (suits_rows(g, &c, kernel, &product)) return windows_convolution(g, &c, x, kernel, bias, product);
+    return convolution(g, &c, x, NULL, kernel, bias, NULL);
 }
 
 struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_norm *norm, struct ggml_tensor *kernel,
