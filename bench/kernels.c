@@ -354,6 +354,7 @@ static void bench_all(const cpu_kernels *k) {
     bench_doubled(k, 2, 640, 32);
     bench_doubled(k, 1, 256, 256);
     bench_products(k->product);
+    bench_attention(k, 1, 1024, 1024, 20, 64);
     bench_attention(k, 2, 4096, 4096, 8, 40);
     bench_attention(k, 2, 1024, 1024, 8, 80);
     bench_attention(k, 2, 256, 256, 8, 160);

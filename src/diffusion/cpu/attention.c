@@ -19,12 +19,13 @@ enum { QUERIES = 4 * ROWS, PANELS = 8, KEYS = PANELS * COLUMNS };
 typedef struct head {
     const cpu_attention *p;
     int64_t width;  /* floats of a value's row: d filled up to whole vectors */
+    int64_t across; /* those of them that a panel of values has, COLUMNS at most; all panels about as many */
     int64_t depth;  /* cells of a key, filled up likewise */
     int64_t panels; /* of keys */
     float scale;    /* of scores, which become exponents of 2 */
     float *lines;   /* [LANES][depth] */
     float *keys;    /* [panels][depth][COLUMNS] */
-    float *values;  /* [width / COLUMNS, rounded up][cells of panels * COLUMNS][COLUMNS] */
+    float *values;  /* [width / across, rounded up][cells of panels * COLUMNS][COLUMNS] */
 } head;
 
 /* LANES keys from t on, of which those beyond the last are 0. k: the first key of all. */
@@ -45,13 +46,18 @@ static void load_keys(const head *h, const float *k, int64_t t) {
     }
 }
 
+/* Where numbers i ... of the values of keys t ... are. */
+static float *values_at(const head *h, int64_t i, int64_t t) {
+    return h->values + (i / h->across * h->panels * COLUMNS + t) / PAIR * COLUMNS;
+}
+
 /* The values of one cell of keys, from t on. v: those of the first key. */
 static void load_values(const head *h, const float *v, int64_t t) {
     const cpu_attention *p = h->p;
     const int64_t c = p->heads * p->d, rows = p->tk - t < PAIR ? p->tk - t : PAIR;
-    for (int64_t i = 0; i < h->width; i += COLUMNS) {
-        const int64_t count = p->d - i < COLUMNS ? p->d - i : COLUMNS;
-        float *cells = h->values + (i * h->panels + t) / PAIR * COLUMNS;
+    for (int64_t i = 0; i < h->width; i += h->across) {
+        const int64_t count = p->d - i < h->across ? p->d - i : h->across;
+        float *cells = values_at(h, i, t);
         memset(cells, 0, COLUMNS * sizeof *cells);
         if (rows > 0) pack_across(v + t * c + i, c, rows, count, cells);
     }
@@ -131,15 +137,15 @@ static void attend_keys(const head *h, running *r, int64_t panel, int64_t rows) 
         for (int64_t k = keys; k < vectors * LANES; k++) r->scores[i * KEYS + k] = -INFINITY;
         weigh(h, r, i, vectors);
     }
-    for (int64_t i = 0; i < h->width; i += COLUMNS)
+    for (int64_t i = 0; i < h->width; i += h->across)
         product((block){.a = r->scores,
                         .a_row = KEYS,
-                        .b = h->values + (i * h->panels + first) / PAIR * COLUMNS,
+                        .b = values_at(h, i, first),
                         .depth = cells_of(keys),
                         .c = r->sums + i,
                         .c_row = h->width,
                         .add = true},
-                rows, h->width - i);
+                rows, h->width - i < h->across ? h->width - i : h->across);
 }
 
 static void attend(const head *h, running *r, int64_t sequence, int64_t number, int64_t first, int64_t rows) {
@@ -171,8 +177,10 @@ void CPU_NAME(cpu_attention_flash)(const cpu_attention *p, int thread, int threa
               .depth = whole_vectors(cells_of(p->d)),
               .panels = (p->tk + COLUMNS - 1) / COLUMNS,
               .scale = p->scale * 1.44269504f};
-    const int64_t keys = h.panels * h.depth * COLUMNS, across = (p->d + COLUMNS - 1) / COLUMNS;
-    const int64_t values = across * h.panels * COLUMNS / PAIR * COLUMNS;
+    const int64_t blocks_across = (p->d + COLUMNS - 1) / COLUMNS;
+    h.across = whole_vectors((h.width + blocks_across - 1) / blocks_across);
+    const int64_t keys = h.panels * h.depth * COLUMNS;
+    const int64_t values = blocks_across * h.panels * COLUMNS / PAIR * COLUMNS;
     cpu_room room = cpu_room_open(keys + values + LANES * h.depth + QUERIES * (h.depth + h.width + KEYS));
     running r;
     h.keys = room.floats;
