@@ -147,6 +147,21 @@ static void load_sums(const part *s, int64_t t, int64_t rows) {
     }
 }
 
+/* A row's sums of a block, and what is added to them (NULL: nothing), to y. */
+static inline void finish_row(const float *sums, const float *bias, const float *add, int64_t columns, float *y) {
+    int64_t i = 0;
+    for (; i + LANES <= columns; i += LANES) {
+        vec v = load(sums + i);
+        if (bias) v += load(bias + i);
+        if (add) v += load(add + i);
+        store(y + i, v);
+    }
+    for (; i < columns; i++) {
+        y[i] = bias ? sums[i] + bias[i] : sums[i];
+        if (add) y[i] += add[i];
+    }
+}
+
 static void store_sums(const part *s, int64_t t, int64_t rows) {
     const cpu_linear *p = s->p;
     const bool is_last = s->from + s->depth == p->in;
@@ -156,10 +171,7 @@ static void store_sums(const part *s, int64_t t, int64_t rows) {
         const float *bias = is_last && p->bias ? p->bias + out : NULL;
         if (bias && p->bias_rows) bias += (t + r) / p->bias_rows * p->out;
         const float *add = is_last && p->add ? p->add + (t + r) * p->out + out : NULL;
-        float *restrict y = p->y + (t + r) * p->out + out;
-        if (!bias) memcpy(y, sums, (size_t)columns * sizeof *y);
-        for (int64_t j = 0; j < columns && bias; j++) y[j] = sums[j] + bias[j];
-        for (int64_t j = 0; j < columns && add; j++) y[j] += add[j];
+        finish_row(sums, bias, add, columns, p->y + (t + r) * p->out + out);
     }
 }
 
