@@ -133,6 +133,11 @@ tensor *nn_geglu(graph *g, tensor *x) {
     return ggml_geglu_erf_swapped(g->ctx, x);
 }
 
+tensor *nn_linear_geglu(graph *g, tensor *x, const layer *l) {
+    if (backend_custom_ops(g->b)) return cpu_gated_layer(g, x, l->weight, l->bias);
+    return nn_geglu(g, nn_linear(g, x, l));
+}
+
 /* --- Attention --------------------------------------------------------------------------------------------------- */
 
 /* [c, t, n] -> [d, t, heads, n], a view */

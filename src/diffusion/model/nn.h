@@ -47,6 +47,7 @@ tensor *nn_gelu_quick(graph *g, tensor *x); /* x sigmoid(1.702 x): CLIP ViT-L */
 
 /* Gated feed-forward (Shazeer 2020): the first half of x times gelu (erf) of the second. x: [2c, ...] -> [c, ...] */
 tensor *nn_geglu(graph *g, tensor *x);
+tensor *nn_linear_geglu(graph *g, tensor *x, const layer *l); /* of nn_linear */
 
 /* Softmax(q k^T / sqrt(c / heads)) v with the channels split into heads.
  * q: [c, tq, n], k, v: [c, tk, n] -> [c, tq, n]. causal: a query sees only keys up to its own position (tq == tk).

@@ -89,8 +89,9 @@ enum { FEW_ROWS = 16 }; /* a product of less is computed in floats, always */
 typedef struct packing_op {
     const cpu_kernels *kernels;
     const cpu_packing *packing;
-    float eps; /* of layer norm */
-    bool silu; /* of pixels */
+    float eps;                      /* of layer norm */
+    bool silu;                      /* of pixels */
+    const struct linear_op *linear; /* what a gate is behind; NULL: what it reads is there */
 } packing_op;
 
 /* An operation of which `rows` is the result as floats, computes packed rows with each kind of packing: operations that
@@ -198,8 +199,8 @@ static struct ggml_tensor *keep_weights(graph *g, struct ggml_tensor *weight, li
     return operation(g, "keep weights", (int64_t[]){1, 1, 1, 1}, &weight, 1, compute_keep, p);
 }
 
-static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const linear_op *p = params;
+/* What the operation dst multiplies. */
+static cpu_linear linear_of(const struct ggml_tensor *dst, const linear_op *p) {
     const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1];
     struct ggml_tensor *const *next = dst->src + 2;
     cpu_linear l = {.x = x->data,
@@ -212,6 +213,12 @@ static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *para
     if (p->has_bias) l.bias = (*next++)->data;
     if (p->has_add) l.add = (*next++)->data;
     if (p->kept) l.kept = p->kept->data;
+    return l;
+}
+
+static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const linear_op *p = params;
+    const cpu_linear l = linear_of(dst, p);
     if (ith == 0 && p->kept && !p->kept->is_done) weights_keep(p->kept);
     p->product->linear(&l, ith, nth);
 }
@@ -252,6 +259,76 @@ struct ggml_tensor *cpu_linear_layer(graph *g, struct ggml_tensor *x, struct ggm
     *p = (linear_op){.in = weight->ne[0], .out = weight->ne[1], .taps = 1};
     x = rows_for(g, contiguous(g, x), weight, &p->product);
     return product_of(g, x, weight, bias, add, p);
+}
+
+/* --- Gate --------------------------------------------------------------------------------------------------------- */
+
+static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const packing_op *p = params;
+    const struct ggml_tensor *x = dst->src[0];
+    const cpu_geglu gate = {x->data, dst->data, ggml_nrows(x), x->ne[0] / 2, p->packing};
+    p->kernels->geglu(&gate, ith, nth);
+}
+
+struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x) {
+    packing_op *p = graph_note(g, sizeof *p);
+    *p = (packing_op){.kernels = backend_kernels(g->b)};
+    x = contiguous(g, x);
+    const int64_t ne[4] = {x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]};
+    struct ggml_tensor *y = operation(g, "geglu", ne, &x, 1, compute_geglu, p);
+    keep_packed(g, y, "geglu", &x, 1, compute_geglu, p);
+    return y;
+}
+
+/* Rows of a gated product that a thread does at a time: what they make before the gate stays in its caches. */
+static int64_t rows_at_once(const linear_op *p) {
+    enum { BYTES = 2 << 20, LEAST = 32 };
+    const int64_t rows = BYTES / (p->out * (int64_t)sizeof(float));
+    return rows > LEAST ? rows / LEAST * LEAST : LEAST;
+}
+
+/* Each thread has its own rows, so that none waits for another between the product and the gate. */
+static void compute_gated(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const packing_op *p = params;
+    const struct ggml_tensor *x = dst->src[0];
+    cpu_linear l = linear_of(dst, p->linear);
+    cpu_geglu gate = {NULL, NULL, 0, l.out / 2, p->packing};
+    int64_t first, at_once = rows_at_once(p->linear);
+    const int64_t count = cpu_share(l.t, ith, nth, &first);
+    if (ith == 0 && !p->linear->kept->is_done) weights_keep(p->linear->kept);
+    float *between = mem_alloc((size_t)(at_once * l.out), sizeof *between);
+    for (int64_t i = first; i < first + count; i += at_once) {
+        l.t = gate.rows = first + count - i < at_once ? first + count - i : at_once;
+        l.x = (const float *)x->data + i * x->ne[0];
+        gate.x = l.y = between;
+        gate.y = (float *)dst->data + i * dst->ne[0];
+        p->linear->product->linear(&l, 0, 1);
+        p->kernels->geglu(&gate, 0, 1);
+    }
+    free(between);
+}
+
+/* Each thread reads all of the weights, so they have to be kept and the rows to be many. */
+static bool suits_gated(const graph *g, int64_t rows, const linear_op *p) {
+    enum { LEAST_ROWS = 256 };
+    return p->kept && rows >= LEAST_ROWS * backend_threads(g->b);
+}
+
+struct ggml_tensor *cpu_gated_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                    struct ggml_tensor *bias) {
+    linear_op *l = graph_note(g, sizeof *l);
+    *l = (linear_op){.in = weight->ne[0], .out = weight->ne[1], .taps = 1};
+    x = rows_for(g, contiguous(g, x), weight, &l->product);
+    struct ggml_tensor *args[4], *y = product_of(g, x, weight, bias, NULL, l);
+    if (!suits_gated(g, ggml_nrows(x), l)) return cpu_geglu_layer(g, y);
+    int count = 0;
+    while (y->src[count]) args[count] = y->src[count], count++;
+    packing_op *p = graph_note(g, sizeof *p);
+    *p = (packing_op){.kernels = backend_kernels(g->b), .linear = l};
+    const int64_t ne[4] = {l->out / 2, x->ne[1], x->ne[2], x->ne[3]};
+    y = operation(g, "linear, geglu", ne, args, count, compute_gated, p);
+    keep_packed(g, y, "linear, geglu", args, count, compute_gated, p);
+    return y;
 }
 
 /* --- Convolution ------------------------------------------------------------------------------------------------- */
@@ -561,23 +638,6 @@ struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct
     struct ggml_tensor *args[3] = {contiguous(g, x), weight, bias};
     struct ggml_tensor *y = operation(g, "layer norm", x->ne, args, 3, compute_layer_norm, p);
     keep_packed(g, y, "layer norm", args, 3, compute_layer_norm, p);
-    return y;
-}
-
-static void compute_geglu(struct ggml_tensor *dst, int ith, int nth, void *params) {
-    const packing_op *p = params;
-    const struct ggml_tensor *x = dst->src[0];
-    const cpu_geglu gate = {x->data, dst->data, ggml_nrows(x), x->ne[0] / 2, p->packing};
-    p->kernels->geglu(&gate, ith, nth);
-}
-
-struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x) {
-    packing_op *p = graph_note(g, sizeof *p);
-    *p = (packing_op){.kernels = backend_kernels(g->b)};
-    x = contiguous(g, x);
-    const int64_t ne[4] = {x->ne[0] / 2, x->ne[1], x->ne[2], x->ne[3]};
-    struct ggml_tensor *y = operation(g, "geglu", ne, &x, 1, compute_geglu, p);
-    keep_packed(g, y, "geglu", &x, 1, compute_geglu, p);
     return y;
 }
 

@@ -37,8 +37,10 @@ struct ggml_tensor *cpu_group_norm_layer(graph *g, struct ggml_tensor *x, const 
 struct ggml_tensor *cpu_layer_norm_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
                                          struct ggml_tensor *bias, float eps);
 
-/* nn_geglu. */
+/* nn_geglu, nn_linear_geglu. */
 struct ggml_tensor *cpu_geglu_layer(graph *g, struct ggml_tensor *x);
+struct ggml_tensor *cpu_gated_layer(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                    struct ggml_tensor *bias);
 
 /* nn_to_sequence, nn_norm_to_sequence. */
 struct ggml_tensor *cpu_to_sequence(graph *g, struct ggml_tensor *x);

@@ -125,7 +125,7 @@ static tensor *forward_block(graph *g, const unet_transformer_block *b, int head
                              int number) {
     x = attend_self(g, &b->self, heads, nn_layer_norm(g, x, &b->norm1), x);
     x = attend_cross(g, &b->cross, heads, nn_layer_norm(g, x, &b->norm2), c, number, x);
-    tensor *h = nn_geglu(g, nn_linear(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in));
+    tensor *h = nn_linear_geglu(g, nn_layer_norm(g, x, &b->norm3), &b->ff_in);
     return nn_linear_add(g, h, &b->ff_out, x);
 }
 
