@@ -645,14 +645,18 @@ static void check_int8(const cpu_product *p, int64_t t, int64_t in, int64_t out,
     free(half), free(x), free(w), free(bias), free(add), free(y);
 }
 
-/* What is not finite makes its row so, and no other. */
+/* What is not finite makes its row so, and no other; among the weights, its column. */
 static void check_not_finite(const cpu_product *p) {
     enum { T = 11, IN = 200, OUT = 50 };
     float *x = numbers(T * IN), *w = numbers(OUT * IN), *y = nans(T * OUT);
     x[2 * IN + 77] = NAN, x[9 * IN + IN - 1] = -INFINITY;
+    w[7 * IN + 130] = NAN, w[49 * IN] = INFINITY;
     run_linear(p, &(cpu_linear){
                       .x = x, .weight = {w, IN * sizeof *w, 1, sizeof *w, NULL}, .y = y, .t = T, .in = IN, .out = OUT});
-    for (int i = 0; i < T * OUT; i++) assert_true(isfinite(y[i]) == (i / OUT != 2 && i / OUT != 9));
+    for (int i = 0; i < T * OUT; i++) {
+        const int row = i / OUT, column = i % OUT;
+        assert_true(isfinite(y[i]) == (row != 2 && row != 9 && column != 7 && column != 49));
+    }
     free(x), free(w), free(y);
 }
 

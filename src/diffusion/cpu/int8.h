@@ -60,7 +60,7 @@ ALWAYS_INLINE float pack_group(const float *from, int64_t n, const int32_t added
 }
 
 /* n numbers of a row that follow each other -> groups_of(n) groups of ROW_CELLS. A group's scale is not a number where
- * one of the group is none or infinite. */
+ * one of the group is none or infinite, here and in weights. */
 static inline void pack_row(const float *from, int64_t n, float *cells) {
     for (int64_t i = 0; i < n; i += GROUP, cells += ROW_CELLS) {
         const float sum = pack_group(from + i, n - i < GROUP ? n - i : GROUP, 0, cells);
@@ -73,7 +73,7 @@ static inline void pack_row(const float *from, int64_t n, float *cells) {
 /* The same of weights: groups of WEIGHT_CELLS. */
 static inline void pack_weights(const float *from, int64_t n, float *cells) {
     for (int64_t i = 0; i < n; i += GROUP, cells += WEIGHT_CELLS)
-        pack_group(from + i, n - i < GROUP ? n - i : GROUP, ADDED, cells);
+        cells[DATA_CELLS] += 0 * pack_group(from + i, n - i < GROUP ? n - i : GROUP, ADDED, cells);
 }
 
 /* sum + the products of a cell of a row and a vector of cells of weights */

@@ -23,7 +23,7 @@ static bool is_always_there(void) {
 
 #if defined(__x86_64__)
 extern const cpu_kernels cpu_kernels_avx2, cpu_kernels_avx512, cpu_kernels_avx512bf16;
-extern const cpu_product cpu_product_avx2int8, cpu_product_avx512int8;
+extern const cpu_product cpu_product_avx512int8;
 
 static bool has_avx2(void) {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
@@ -96,13 +96,17 @@ const cpu_kernels *cpu_kernels_best(cpu_precision precision) {
 }
 
 #if defined(__x86_64__)
-static bool has_avx_vnni(void) {
+static const cpu_product *avx2_int8_product(void) {
+#if defined(CPU_HAS_AVXVNNI) /* the compiler has */
+    extern const cpu_product cpu_product_avx2int8;
     unsigned a = 0, b = 0, c = 0, d = 0;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1U << 4;
+    if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1U << 4) return &cpu_product_avx2int8;
+#endif
+    return NULL;
 }
 
 const cpu_product *cpu_int8_product(const cpu_kernels *k) {
-    if (k == &cpu_kernels_avx2) return has_avx_vnni() ? &cpu_product_avx2int8 : NULL;
+    if (k == &cpu_kernels_avx2) return avx2_int8_product();
     if (k != &cpu_kernels_avx512 && k != &cpu_kernels_avx512bf16) return NULL; /* AMX does more with bfloat16 */
     return __builtin_cpu_supports("avx512vnni") ? &cpu_product_avx512int8 : NULL;
 }

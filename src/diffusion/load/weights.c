@@ -146,10 +146,10 @@ static void forget_kept(item *it) {
     it->kept = (weights_kept){0};
 }
 
-/* Texts' keys and values are computed once, not at each step. */
+/* Of a UNet, or of a ControlNet by either of its names. Texts' keys and values are computed once, not at each step. */
 static bool is_read_often(const item *it) {
-    return str_starts(it->name, "model.diffusion_model.") && !strstr(it->name, ".attn2.to_k.") &&
-           !strstr(it->name, ".attn2.to_v.");
+    const bool is_of_step = str_starts(it->name, "model.diffusion_model.") || str_starts(it->name, "control_model.");
+    return is_of_step && !strstr(it->name, ".attn2.to_k.") && !strstr(it->name, ".attn2.to_v.");
 }
 
 static void offer_kept(item *it) {

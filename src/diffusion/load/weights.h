@@ -92,7 +92,7 @@ void weights_evict(weights *w);
  */
 
 /* Room for a tensor's numbers in an order that suits whoever computes with them. The tensor's `extra` points to it if
- * the tensor is a matrix or a kernel of the network that runs once for each step, and lies in the host's memory; NULL
+ * the tensor is a matrix or a kernel of a network that runs once for each step, and lies in the host's memory; NULL
  * elsewhere. It belongs to the weights, which empty it, and free its memory, when the tensor's contents change or go.
  */
 typedef struct weights_kept {
