@@ -194,6 +194,7 @@ static bool take_over(job *j, err *e) {
                              .r = &p->r,
                              .positive = &p->refiner_positive,
                              .negative = &p->refiner_negative,
+                             .sigmas = j->sigmas,
                              .calls_per_step = conditioning_calls(p->r.sampler)};
     predictor_open(&j->network);
     j->guide.table = &f->table;
@@ -402,6 +403,7 @@ static void pass_begin(job *j, int index) {
                              .positive = &p->positive,
                              .negative = &p->negative,
                              .appended = p->source.appended,
+                             .sigmas = j->sigmas,
                              .controls = j->params->control_count ? &p->controls : NULL,
                              .image_prompt = &j->image_prompt,
                              .calls_per_step = conditioning_calls(p->r.sampler)};

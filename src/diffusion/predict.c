@@ -123,11 +123,21 @@ static bool eval_kept(predictor *p, const unet_input *input, const int *slots, s
 
 /* ---- questions --------------------------------------------------------------------------------------------------- */
 
+static unet_times *open_times(const predictor *p) {
+    const int steps = p->r->schedule_steps;
+    float *timesteps = mem_alloc((size_t)steps + 1, sizeof *timesteps);
+    for (int i = 0; i < steps; i++) timesteps[i] = sigma_to_timestep(&p->d->table, p->sigmas[i]);
+    unet_times *times = unet_times_open(p->d->unet, timesteps, steps);
+    free(timesteps);
+    return times;
+}
+
 /* A second prompt's composition, and several inputs and outputs where they are computed at once. */
 void predictor_open(predictor *p) {
     p->buffers = mem_alloc(2 * values(p) + TOGETHER_MAX * (input_values(p) + values(p)), sizeof(float));
     p->shares = make_shares(p->r);
     p->texts = unet_texts_open(p->d->unet);
+    p->times = open_times(p);
     open_cache(p);
 }
 
@@ -136,7 +146,9 @@ void predictor_close(predictor *p) {
     free(p->buffers);
     free(p->shares);
     unet_texts_close(p->texts);
+    unet_times_close(p->times);
     p->texts = NULL;
+    p->times = NULL;
     p->buffers = p->shares = NULL;
 }
 
@@ -232,8 +244,9 @@ static bool ask_at_once(predictor *p, region t, int tile, const float *x, float 
                         .tokens = q[0].what->text->tokens,
                         .label = labels};
     unet_image shown;
-    bool ok = ask_controls(p, t, x, q, &input, e); /* which see no picture, and have keys of their own */
-    ok = ok && unet_texts_find(p->texts, contexts, count, input.tokens, &input.keys, e);
+    bool ok = ask_controls(p, t, x, q, &input, e); /* which see no picture, and have keys and times of their own */
+    ok = ok && unet_texts_find(p->texts, contexts, count, input.tokens, &input.keys, e) &&
+         unet_times_find(p->times, &input, e);
     show_picture(p, q, &input, &shown);
     ok = ok &&
          (keeps(p) ? eval_kept(p, &input, slots, deep_values(p, t), out, e) : unet_eval(p->d->unet, &input, out, e));

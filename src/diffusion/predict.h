@@ -7,6 +7,7 @@
 #include "diffusion/controls.h"
 #include "diffusion/image_prompt.h"
 #include "diffusion/model/unet_texts.h"
+#include "diffusion/model/unet_times.h"
 #include "diffusion/request.h"
 
 /* Everything is borrowed but `buffers`. */
@@ -18,6 +19,7 @@ typedef struct predictor {
     controls *controls;                      /* NULL: there are none */
     image_prompt *image_prompt;              /* NULL: none */
     int calls_per_step;                      /* as prompt editing counts them */
+    const float *sigmas;                     /* [r->schedule_steps] */
 
     int step, calls; /* finished steps, and calls of the network since the last of them: predictor_step() */
     float *buffers;  /* owned */
@@ -27,6 +29,7 @@ typedef struct predictor {
     bool *is_known; /* [cache_slots] since the last whole step; owned */
     bool is_whole_step;
     unet_texts *texts; /* owned */
+    unet_times *times; /* owned */
     float *shares;     /* [rows, columns] 1 / tiles that show it; NULL: there is one; owned */
 } predictor;
 

@@ -15,7 +15,8 @@ struct unet {
     layer out_norm, out_conv;
     int out_channels, deep_channels;
     const unet_attention **cross; /* owned; each of the stages' cross-attentions */
-    int crosses;
+    const unet_resnet **resnet;   /* owned; each of their residual blocks */
+    int crosses, resnets;
 };
 
 /* --- Reading ----------------------------------------------------------------------------------------------------- */
@@ -44,18 +45,23 @@ static void load_output(reading *r, int i) {
     r->at.level--;
 }
 
-static void count_crosses(unet *u, unet_stage *s) {
+static void count_parts(unet *u, unet_stage *s) {
     unet_transformer *t = &s->attn;
+    if (s->has_resnet) {
+        u->resnet = mem_resize(u->resnet, (size_t)(u->resnets + 1) * sizeof *u->resnet);
+        s->res.number = u->resnets;
+        u->resnet[u->resnets++] = &s->res;
+    }
     t->first = u->crosses;
     u->cross = mem_resize(u->cross, (size_t)(u->crosses + t->depth + 1) * sizeof *u->cross);
     for (int i = 0; i < t->depth; i++) u->cross[u->crosses++] = &t->blocks[i].cross;
 }
 
 /* Down, up, middle: the order of diffusers' attention processors. */
-static void number_crosses(unet *u) {
-    for (int i = 0; i < u->first.inputs; i++) count_crosses(u, &u->first.input[i]);
-    for (int i = 0; i < u->outputs; i++) count_crosses(u, &u->output[i]);
-    for (int i = 0; i < u->first.middles; i++) count_crosses(u, &u->first.middle[i]);
+static void number_parts(unet *u) {
+    for (int i = 0; i < u->first.inputs; i++) count_parts(u, &u->first.input[i]);
+    for (int i = 0; i < u->outputs; i++) count_parts(u, &u->output[i]);
+    for (int i = 0; i < u->first.middles; i++) count_parts(u, &u->first.middle[i]);
 }
 
 static bool load(unet *u, weights *w, err *e) {
@@ -72,7 +78,7 @@ static bool load(unet *u, weights *w, err *e) {
     u->out_norm = layer_group_norm(&r.top, "out.0", r.at.channels);
     u->out_conv = layer_conv(&r.top, "out.2", 3, r.at.channels, u->out_channels);
     u->first.end.context_dim = r.at.context_dim;
-    if (ok) number_crosses(u);
+    if (ok) number_parts(u);
     return ok;
 }
 
@@ -89,6 +95,7 @@ void unet_close(unet *u) {
     unet_encoder_free(&u->first);
     for (int i = 0; i < UNET_STAGES_MAX; i++) unet_transformer_free(&u->output[i].attn);
     free(u->cross);
+    free(u->resnet);
     free(u);
 }
 
@@ -114,6 +121,14 @@ int unet_crosses(const unet *u) {
 
 int64_t unet_cross_channels(const unet *u, int i) {
     return u->cross[i]->out.weight->ne[1];
+}
+
+int unet_resnets(const unet *u) {
+    return u->resnets;
+}
+
+int64_t unet_resnet_channels(const unet *u, int i) {
+    return u->resnet[i]->emb.weight->ne[1];
 }
 
 const unet_encoder *unet_first_half(const unet *u) {
@@ -226,4 +241,25 @@ static bool build_keys(graph *g, void *ctx, err *e) {
 bool unet_make_keys(unet *u, const float *context, int n, int tokens, const unet_keys *out, err *e) {
     keys_call call = {u, context, n, tokens, out};
     return backend_compute(u->b, build_keys, &call, e) || err_wrap(e, "UNet");
+}
+
+typedef struct times_call {
+    const unet *u;
+    const float *timesteps, *label;
+    int n;
+    float *const *out;
+} times_call;
+
+static bool build_times(graph *g, void *ctx, err *e) {
+    (void)e;
+    const times_call *call = ctx;
+    tensor *emb = unet_encoder_embed(&call->u->first, g, call->timesteps, call->label, call->n);
+    for (int i = 0; i < call->u->resnets; i++)
+        graph_output(g, unet_resnet_time(g, call->u->resnet[i], emb), call->out[i]);
+    return true;
+}
+
+bool unet_make_times(unet *u, const float *timesteps, const float *label, int n, float *const *out, err *e) {
+    times_call call = {u, timesteps, label, n, out};
+    return backend_compute(u->b, build_times, &call, e) || err_wrap(e, "UNet");
 }

@@ -33,11 +33,19 @@ const unet_encoder *unet_first_half(const unet *u);
 int unet_crosses(const unet *u);
 int64_t unet_cross_channels(const unet *u, int i);
 
+/* Residual blocks, and the channels of number i. */
+int unet_resnets(const unet *u);
+int64_t unet_resnet_channels(const unet *u, int i);
+
 bool unet_is_on_cpu(const unet *u);
 
 /* Keys and values of a context [n, tokens, context_dim], for unet_input.keys. out: one for each cross-attention, with
  * room for n tokens rows of its channels, caller's. A graph's inputs and outputs must suffice (GRAPH_IO_MAX). */
 bool unet_make_keys(unet *u, const float *context, int n, int tokens, const unet_keys *out, err *e);
+
+/* What n timesteps and labels make of each residual block's unet_resnet_time(), for unet_input.times. out: one for each
+ * block, [n, its channels], caller's. */
+bool unet_make_times(unet *u, const float *timesteps, const float *label, int n, float *const *out, err *e);
 
 /* out: [n, out_channels, h, w], caller's. */
 bool unet_eval(unet *u, const unet_input *in, float *out, err *e);

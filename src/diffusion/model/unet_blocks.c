@@ -83,9 +83,12 @@ tensor *unet_norm_conv(graph *g, tensor *x, const layer *norm, const layer *conv
     return nn_norm_conv2d_same(g, x, norm, norm_eps, conv, add);
 }
 
-/* x: [w, h, in, n] -> [w, h, out, n]. The time embedding is added to every pixel, so it joins the bias. */
-tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb) {
-    const layer conv1 = {r->conv1.weight, ggml_add(g->ctx, nn_linear(g, emb, &r->emb), r->conv1.bias)}; /* [out, n] */
+tensor *unet_resnet_time(graph *g, const unet_resnet *r, tensor *emb) {
+    return ggml_add(g->ctx, nn_linear(g, emb, &r->emb), r->conv1.bias);
+}
+
+tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *time) {
+    const layer conv1 = {r->conv1.weight, time};
     tensor *h = unet_norm_conv(g, x, &r->norm1, &conv1, NULL);
     if (r->skip.weight) x = nn_conv2d_same(g, x, &r->skip);
     return unet_norm_conv(g, h, &r->norm2, &r->conv2, x);

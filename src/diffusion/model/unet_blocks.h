@@ -9,6 +9,7 @@ typedef struct unet_resnet {
     layer norm1, conv1, emb;
     layer norm2, conv2;
     layer skip; /* weight NULL when input and output have the same width */
+    int number; /* among a whole UNet's, as unet_input.times has them */
 } unet_resnet;
 
 typedef struct unet_attention {
@@ -42,8 +43,12 @@ unet_resnet unet_resnet_load(const layers *l, int64_t in, int64_t emb, int64_t *
 unet_transformer unet_transformer_load(const layers *l, int64_t c);
 void unet_transformer_free(unet_transformer *t);
 
-/* x: [w, h, in, n], emb: [emb, n], already through silu -> [w, h, out, n] */
-tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *emb);
+/* What a residual block adds to every pixel for the time, with the bias of its first convolution.
+ * emb: [emb, n], already through silu -> [out, n] */
+tensor *unet_resnet_time(graph *g, const unet_resnet *r, tensor *emb);
+
+/* x: [w, h, in, n], time: [out, n], or [out, 1] for all -> [w, h, out, n] */
+tensor *unet_resnet_forward(graph *g, const unet_resnet *r, tensor *x, tensor *time);
 
 /* Keys and values of a text for one cross-attention, [n, tokens, channels]. */
 typedef struct unet_keys {

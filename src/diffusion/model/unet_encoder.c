@@ -91,15 +91,19 @@ static tensor *embed(graph *g, tensor *x, const layer *first, const layer *secon
     return nn_linear(g, nn_silu(g, nn_linear(g, x, first)), second);
 }
 
-unet_pass unet_encoder_begin(const unet_encoder *u, graph *g, const unet_input *in) {
-    unet_pass p = {.g = g};
-    tensor *t = nn_timestep_embedding(g, graph_input_f32(g, in->timesteps, in->n, 1, 1, 1), (int)u->end.width);
-    p.emb = embed(g, t, &u->time1, &u->time2);
+tensor *unet_encoder_embed(const unet_encoder *u, graph *g, const float *timesteps, const float *label, int n) {
+    tensor *t = nn_timestep_embedding(g, graph_input_f32(g, timesteps, n, 1, 1, 1), (int)u->end.width);
+    tensor *emb = embed(g, t, &u->time1, &u->time2);
     if (u->label_dim) {
-        tensor *label = graph_input_f32(g, in->label, u->label_dim, in->n, 1, 1);
-        p.emb = ggml_add(g->ctx, p.emb, embed(g, label, &u->label1, &u->label2));
+        tensor *x = graph_input_f32(g, label, u->label_dim, n, 1, 1);
+        emb = ggml_add(g->ctx, emb, embed(g, x, &u->label1, &u->label2));
     }
-    p.emb = nn_silu(g, p.emb);
+    return nn_silu(g, emb);
+}
+
+unet_pass unet_encoder_begin(const unet_encoder *u, graph *g, const unet_input *in) {
+    unet_pass p = {.g = g, .times = in->times, .time_rows = in->time_rows};
+    if (!in->times) p.emb = unet_encoder_embed(u, g, in->timesteps, in->label, in->n);
     p.context.text = graph_input_f32(g, in->context, u->end.context_dim, in->tokens, in->n, 1);
     p.context.keys = in->keys;
     if (in->image) {
@@ -110,8 +114,13 @@ unet_pass unet_encoder_begin(const unet_encoder *u, graph *g, const unet_input *
     return p;
 }
 
+static tensor *time_of(const unet_pass *p, const unet_resnet *r) {
+    if (!p->times) return unet_resnet_time(p->g, r, p->emb);
+    return graph_input_f32(p->g, p->times[r->number], r->emb.weight->ne[1], p->time_rows, 1, 1);
+}
+
 tensor *unet_stage_forward(const unet_pass *p, const unet_stage *s, tensor *x) {
-    if (s->has_resnet) x = unet_resnet_forward(p->g, &s->res, x, p->emb);
+    if (s->has_resnet) x = unet_resnet_forward(p->g, &s->res, x, time_of(p, &s->res));
     if (s->attn.blocks) x = unet_transformer_forward(p->g, &s->attn, x, &p->context);
     return x;
 }

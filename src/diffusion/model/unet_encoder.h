@@ -51,7 +51,9 @@ void unet_stage_load(unet_stage *s, const layers *l, unet_place *at, int64_t in)
 /* What every stage of one pass is told. */
 typedef struct unet_pass {
     graph *g;
-    tensor *emb; /* [4 width, n], already through silu */
+    tensor *emb;               /* [4 width, n], already through silu; NULL with times */
+    const float *const *times; /* as unet_input has them */
+    int time_rows;
     unet_context context;
 } unet_pass;
 
@@ -72,6 +74,9 @@ typedef struct unet_input {
     const float *x;
     int n, h, w;
     const float *timesteps;
+    const float *const *times; /* what these make of each residual block's unet_resnet_time(), by number (unet_times.h);
+                                * NULL: it is computed in this pass */
+    int time_rows;             /* of theirs: n, or 1 for all */
     const float *context;
     int tokens;
     const unet_keys *keys; /* of the context (unet_texts.h); NULL: they are computed in this pass */
@@ -82,6 +87,9 @@ typedef struct unet_input {
 } unet_input;
 
 bool unet_input_check(const unet_input *in, err *e);
+
+/* The embedding of time and label. timesteps: [n], label: [n, label_dim] -> [4 width, n], already through silu */
+tensor *unet_encoder_embed(const unet_encoder *u, graph *g, const float *timesteps, const float *label, int n);
 
 /* The embeddings of time, label and text. */
 unet_pass unet_encoder_begin(const unet_encoder *u, graph *g, const unet_input *in);

@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ENTRIES = 8, OTHER_IO = 64, CROSSES_MAX = (GRAPH_IO_MAX - OTHER_IO) / 2 };
+enum { ENTRIES = 8, OTHER_IO = 96, CROSSES_MAX = (GRAPH_IO_MAX - OTHER_IO) / 2 };
 static const size_t most_bytes = 128 << 20;
 
 typedef struct entry {
