@@ -1,5 +1,6 @@
 /* move.c - numbers that change their place and hardly more: sequences from pictures and back, pictures of twice the
  * size. */
+#include "diffusion/cpu/doubled.h"
 #include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
@@ -93,7 +94,7 @@ void CPU_NAME(cpu_pixel_rows)(const cpu_pixels *p, int thread, int threads) {
     cpu_room_close(&room);
 }
 
-enum { PHASES = 4, AT_ONCE = LANES / PHASES }; /* of a channel; channels */
+enum { PHASES = DOUBLED_PHASES, AT_ONCE = LANES / PHASES }; /* of a channel; channels */
 
 /* A row of windows, of AT_ONCE channels from c on -> lines [AT_ONCE][PHASES], `row` apart. */
 static void gather_windows(const cpu_shuffle *p, int64_t n, int64_t y, int64_t c, float *lines, int64_t row) {

@@ -3,6 +3,7 @@
 #include "diffusion/model/nn_cpu.h"
 
 #include "base/str.h"
+#include "diffusion/cpu/doubled.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/load/weights.h"
 
@@ -176,8 +177,12 @@ typedef struct linear_op {
 
 static void compute_keep(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const linear_op *p = params;
-    const cpu_keep k = {
-        matrix_of(dst->src[0], p->doubled ? p->out / 4 : p->out), p->kept->data, p->in, p->out, p->taps, p->doubled};
+    const cpu_keep k = {matrix_of(dst->src[0], p->doubled ? p->out / DOUBLED_PHASES : p->out),
+                        p->kept->data,
+                        p->in,
+                        p->out,
+                        p->taps,
+                        p->doubled};
     p->product->keep(&k, ith, nth);
 }
 
@@ -223,18 +228,28 @@ static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *para
     p->product->linear(&l, ith, nth);
 }
 
-/* x: as p->product takes it; bias, add: NULL: none. */
-static struct ggml_tensor *product_of(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
-                                      struct ggml_tensor *bias, struct ggml_tensor *add, linear_op *p) {
+enum { PRODUCT_ARGS = 5 };
+
+/* What linear_of() reads; returns how many there are. x: as p->product takes it; bias, add: NULL: none. */
+static int product_args(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight, struct ggml_tensor *bias,
+                        struct ggml_tensor *add, linear_op *p, struct ggml_tensor *args[PRODUCT_ARGS]) {
     p->has_bias = bias != NULL;
     p->has_add = add != NULL;
     graph_add_work(g, (double)ggml_nrows(x) * (double)ggml_nelements(weight));
-    struct ggml_tensor *args[5] = {x, weight};
-    int count = 2;
+    int count = 0;
+    args[count++] = x;
+    args[count++] = weight;
     if (bias) args[count++] = bias;
     if (add) args[count++] = contiguous(g, add);
     struct ggml_tensor *kept = ggml_nrows(x) < FEW_ROWS ? NULL : keep_weights(g, weight, p);
     if (kept) args[count++] = kept;
+    return count;
+}
+
+static struct ggml_tensor *product_of(graph *g, struct ggml_tensor *x, struct ggml_tensor *weight,
+                                      struct ggml_tensor *bias, struct ggml_tensor *add, linear_op *p) {
+    struct ggml_tensor *args[PRODUCT_ARGS];
+    const int count = product_args(g, x, weight, bias, add, p, args);
     return operation(g, "linear", (int64_t[]){p->out, x->ne[1], x->ne[2], x->ne[3]}, args, count, compute_linear, p);
 }
 
@@ -319,14 +334,15 @@ struct ggml_tensor *cpu_gated_layer(graph *g, struct ggml_tensor *x, struct ggml
     linear_op *l = graph_note(g, sizeof *l);
     *l = (linear_op){.in = weight->ne[0], .out = weight->ne[1], .taps = 1};
     x = rows_for(g, contiguous(g, x), weight, &l->product);
-    struct ggml_tensor *args[4], *y = product_of(g, x, weight, bias, NULL, l);
-    if (!suits_gated(g, ggml_nrows(x), l)) return cpu_geglu_layer(g, y);
-    int count = 0;
-    while (y->src[count]) args[count] = y->src[count], count++;
+    struct ggml_tensor *args[PRODUCT_ARGS];
+    const int count = product_args(g, x, weight, bias, NULL, l, args);
+    const int64_t all[4] = {l->out, x->ne[1], x->ne[2], x->ne[3]};
+    if (!suits_gated(g, ggml_nrows(x), l))
+        return cpu_geglu_layer(g, operation(g, "linear", all, args, count, compute_linear, l));
     packing_op *p = graph_note(g, sizeof *p);
     *p = (packing_op){.kernels = backend_kernels(g->b), .linear = l};
     const int64_t ne[4] = {l->out / 2, x->ne[1], x->ne[2], x->ne[3]};
-    y = operation(g, "linear, geglu", ne, args, count, compute_gated, p);
+    struct ggml_tensor *y = operation(g, "linear, geglu", ne, args, count, compute_gated, p);
     keep_packed(g, y, "linear, geglu", args, count, compute_gated, p);
     return y;
 }
@@ -468,7 +484,7 @@ static cpu_conv by_rows(const cpu_conv *c) {
     rows.doubled = false;
     rows.kh = rows.kw = 2;
     rows.oh = c->h + 1, rows.ow = c->w + 1;
-    rows.oc = 4 * c->oc;
+    rows.oc = DOUBLED_PHASES * c->oc;
     return rows;
 }
 
@@ -532,7 +548,8 @@ static struct ggml_tensor *windows_convolution(graph *g, const cpu_conv *c, stru
                                                const cpu_product *product) {
     const cpu_conv rows = by_rows(c);
     linear_op *p = graph_note(g, sizeof *p);
-    *p = (linear_op){.product = product, .in = 4 * c->ic, .out = 4 * c->oc, .taps = 4, .doubled = true};
+    *p = (linear_op){
+        .product = product, .in = DOUBLED_TAPS * c->ic, .out = rows.oc, .taps = DOUBLED_TAPS, .doubled = true};
     struct ggml_tensor *y = product_of(g, rows_under(g, &rows, x, NULL, product->packing), kernel, NULL, NULL, p);
     shuffle_op *s = graph_note(g, sizeof *s);
     *s = (shuffle_op){backend_kernels(g->b),
