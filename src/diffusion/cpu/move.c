@@ -5,16 +5,21 @@
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
 
+/* `rows` rows of `count` numbers, LANES at most of either, `step` apart; what is not there is 0. */
+ALWAYS_INLINE void load_rows(const float *x, int64_t step, int64_t rows, int64_t count, vec m[LANES]) {
+    for (int64_t i = 0; i < LANES; i++) {
+        m[i] = (vec){0};
+        if (i < rows) m[i] = count == LANES ? load(x + i * step) : load_some(x + i * step, count);
+    }
+}
+
 /* A square of at most LANES x LANES numbers, from row `row` and column `column` of x on. */
 ALWAYS_INLINE void turn_square(const cpu_transpose *p, int64_t n, int64_t row, int64_t column, int64_t rows,
                                int64_t columns) {
     const float *x = p->x + (n * p->rows + row) * p->columns + column;
     const int64_t at = (n * p->columns + column) * p->rows + row;
     vec m[LANES];
-    for (int64_t i = 0; i < LANES; i++) {
-        m[i] = (vec){0};
-        if (i < rows) m[i] = columns == LANES ? load(x + i * p->columns) : load_some(x + i * p->columns, columns);
-    }
+    load_rows(x, p->columns, rows, columns, m);
     transpose(m);
     for (int64_t i = 0; i < columns; i++) {
         const int64_t to = at + i * p->rows;
@@ -48,7 +53,7 @@ void CPU_NAME(cpu_turn)(const cpu_transpose *p, int thread, int threads) {
 ALWAYS_INLINE void turn_pixels(const cpu_pixels *p, const float *x, const float *ab, int64_t channels, int64_t pixels,
                                const bool silus, float *rows, int64_t row) {
     vec m[LANES];
-    for (int64_t i = 0; i < LANES; i++) {
+    for (int64_t i = 0; i < LANES; i++) { /* not load_rows(): scaled while in a register */
         m[i] = (vec){0};
         if (i >= channels) continue;
         m[i] = pixels == LANES ? load(x + i * p->plane) : load_some(x + i * p->plane, pixels);
@@ -102,12 +107,7 @@ static void gather_windows(const cpu_shuffle *p, int64_t n, int64_t y, int64_t c
     const float *x = p->x + (n * (p->h + 1) + y) * windows * each + c * PHASES;
     for (int64_t i = 0; i < windows; i += LANES) {
         vec m[LANES];
-        for (int64_t j = 0; j < LANES; j++) {
-            m[j] = (vec){0};
-            if (i + j >= windows) continue;
-            const float *window = x + (i + j) * each;
-            m[j] = left >= LANES ? load(window) : load_some(window, left);
-        }
+        load_rows(x + i * each, each, windows - i, left < LANES ? left : LANES, m);
         transpose(m);
         for (int64_t j = 0; j < LANES; j++) store(lines + j * row + i, m[j]);
     }
