@@ -1,64 +1,6 @@
 /* The kernels for CPUs, of every instruction set that this processor has, against sums in double precision; and that
  * the number of threads changes no bit. Those with AMX run with its instructions emulated, too. */
-#include "diffusion/cpu/kernels.h"
-
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <time.h>
-
-#include <cmocka.h>
-
-static const char *const names[] = {"plain", "avx2", "avx512", "avx512bf16", "avx512amx"};
-static uint64_t seed;
-
-/* -1 .. 1 */
-static float number(void) {
-    seed = seed * 6364136223846793005u + 1442695040888963407u; /* Knuth's MMIX */
-    return (float)((double)(seed >> 11) / 4503599627370496.0 - 1.0);
-}
-
-static float *numbers(int64_t n) {
-    float *x = malloc((size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = number();
-    return x;
-}
-
-/* What is used before it is set shows. */
-static float *nans(int64_t n) {
-    float *x = malloc((size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = NAN;
-    return x;
-}
-
-/* The upper half of a number's bits. */
-static uint16_t half_of(float v) {
-    uint32_t bits;
-    memcpy(&bits, &v, sizeof bits);
-    return (uint16_t)(bits >> 16);
-}
-
-/* Weights of 16 bits, as bfloat16 has them: to be turned into floats by the kernels. */
-static uint16_t *halves(int64_t n) {
-    uint16_t *x = malloc((size_t)n * sizeof *x);
-    for (int64_t i = 0; i < n; i++) x[i] = half_of(number());
-    return x;
-}
-
-static float half_value(uint16_t h) {
-    const uint32_t bits = (uint32_t)h << 16;
-    float v;
-    memcpy(&v, &bits, sizeof v);
-    return v;
-}
-
-static void half_floats(const void *from, float *to, int64_t n) {
-    for (int64_t i = 0; i < n; i++) to[i] = half_value(((const uint16_t *)from)[i]);
-}
+#include "cpu_kernels_test.h"
 
 /* What a kernel multiplies: for one of bfloat16, numbers that it has no need to round. */
 static float *inputs(const cpu_kernels *k, int64_t n) {
@@ -165,10 +107,6 @@ static void check_conv(const cpu_kernels *k, const conv_case *t, const cpu_conv_
         assert_memory_equal(first, again, (size_t)count * sizeof *first);
     }
     free(want), free(first), free(again), free(add), free(x), free(bias), free(w), free(wide);
-}
-
-static int below(int most) {
-    return (int)((number() + 1) / 2 * (float)most);
 }
 
 static void each_isa(void (*check)(const cpu_kernels *k)) {
@@ -379,85 +317,6 @@ static void test_doubled(void **state) {
 
 /* --- Matrix product --- */
 
-enum { BLOCK = 256 };
-
-/* As a quantised type is read: whole blocks only. */
-static void block_floats(const void *from, float *to, int64_t n) {
-    assert_int_equal(n % BLOCK, 0);
-    half_floats(from, to, n);
-}
-
-/* x [rows, width], packed. */
-static float *packed_rows(const cpu_packing *p, const float *x, int64_t rows, int64_t width) {
-    const int64_t row = p->row(width);
-    float *y = nans(rows * row);
-    for (int64_t i = 0; i < rows; i++) p->pack(x + i * width, width, y + i * row);
-    return y;
-}
-
-/* got, of not-a-number at first, is `want` packed row by row. */
-static void assert_packed(const cpu_packing *p, const float *got, const float *want, int64_t rows, int64_t width) {
-    float *packed = packed_rows(p, want, rows, width);
-    assert_memory_equal(got, packed, (size_t)(rows * p->row(width)) * sizeof *got);
-    free(packed);
-}
-
-enum { TAPS = 3 };
-
-/* The weights of p, kept, where a row lies as [in / taps][taps]: the same product, bit for bit. */
-static void check_kept(const cpu_product *product, const cpu_linear *p, const float *want, int64_t taps) {
-    const int64_t each = p->in / taps, floats = product->kept_floats(p->out, p->in);
-    float *row = malloc((size_t)p->in * sizeof *row), *lying = malloc((size_t)(p->in * p->out) * sizeof *lying);
-    for (int64_t o = 0; o < p->out; o++) {
-        const char *from = (const char *)p->weight.data + (size_t)o * p->weight.row_bytes;
-        if (p->weight.to_floats)
-            p->weight.to_floats(from, row, p->in);
-        else
-            memcpy(row, from, (size_t)p->in * sizeof *row);
-        for (int64_t i = 0; i < p->in; i++) lying[o * p->in + i % each * taps + i / each] = row[i];
-    }
-    float *kept = nans(floats), *y = nans(p->t * p->out);
-    const cpu_keep k = {.weight = {lying, (size_t)p->in * sizeof *lying, 1, sizeof *lying, NULL},
-                        .kept = kept,
-                        .in = p->in,
-                        .out = p->out,
-                        .taps = taps};
-    for (int i = 0; i < 3; i++) product->keep(&k, i, 3);
-    cpu_linear l = *p;
-    l.weight = (cpu_matrix){0};
-    l.kept = kept;
-    l.y = y;
-    for (int i = 0; i < 2; i++) product->linear(&l, i, 2);
-    assert_memory_equal(y, want, (size_t)(p->t * p->out) * sizeof *y);
-    free(row), free(lying), free(kept), free(y);
-}
-
-/* l->y from rows of floats; it is the same for any number of threads. */
-static void run_linear(const cpu_product *product, const cpu_linear *l) {
-    cpu_linear p = *l;
-    float *rows = product->packing ? packed_rows(product->packing, l->x, l->t, l->in) : NULL;
-    float *again = malloc((size_t)(l->t * l->out) * sizeof *again);
-    if (rows) p.x = rows;
-    for (int64_t i = 0; i < l->t * l->out; i++) l->y[i] = NAN;
-    product->linear(&p, 0, 1);
-    p.y = again;
-    for (int threads = 2; threads <= 7; threads += 5) {
-        for (int64_t i = 0; i < l->t * l->out; i++) again[i] = NAN;
-        for (int i = 0; i < threads; i++) product->linear(&p, i, threads);
-        assert_memory_equal(l->y, again, (size_t)(l->t * l->out) * sizeof *again);
-    }
-    if (product->keep) check_kept(product, &p, l->y, 1);
-    if (product->keep && l->in % TAPS == 0) check_kept(product, &p, l->y, TAPS);
-    free(rows), free(again);
-}
-
-/* Weights [rows, in]; in_blocks: of which only whole blocks are read. */
-static cpu_matrix half_matrix(const uint16_t *w, int64_t in, bool in_blocks) {
-    const size_t row = (size_t)in * sizeof *w;
-    if (in_blocks) return (cpu_matrix){w, row, BLOCK, BLOCK * sizeof *w, block_floats};
-    return (cpu_matrix){w, row, 1, sizeof *w, half_floats};
-}
-
 /* in_blocks: `in` is rounded up to whole ones; with something added to the result. */
 static void check_product(const cpu_kernels *k, const cpu_product *product, int64_t t, int64_t in, int64_t out,
                           bool in_blocks) {
@@ -518,172 +377,13 @@ static void test_few_rows(void **state) {
     each_isa(few_rows_of);
 }
 
-/* --- Matrix product in 8-bit integers --- */
-
 extern const cpu_product cpu_product_plainint8; /* any processor has it */
 
-enum { GROUP = 128 }; /* numbers of a row that share a scale */
-
-/* Rows [rows, in] as integers in -127 .. 127 and the scale of each group, a 127th of its largest number (or of 1e-30:
- * what is smaller is 0). Kernels find a number's place among the integers in floats, 127 * 2^-23 away at most. Where
- * that may decide between two of them it is unsure. With a power of two for a scale nothing is rounded before that. */
-typedef struct integers {
-    double *whole, *scale; /* [rows, in], [rows, groups] */
-    bool *unsure;
-    int64_t groups;
-} integers;
-
-static integers integers_of(const float *x, int64_t rows, int64_t in) {
-    const int64_t groups = (in + GROUP - 1) / GROUP, count = rows * in;
-    integers o = {malloc((size_t)count * sizeof *o.whole), malloc((size_t)(rows * groups) * sizeof *o.scale),
-                  malloc((size_t)count * sizeof *o.unsure), groups};
-    for (int64_t i = 0; i < rows * groups; i++) {
-        const int64_t first = i / groups * in + i % groups * GROUP, end = (i / groups + 1) * in;
-        double largest = 1e-30;
-        for (int64_t j = first; j < first + GROUP && j < end; j++) largest = fmax(largest, fabs((double)x[j]));
-        o.scale[i] = largest / 127;
-        int exponent;
-        const bool is_exact = frexp(o.scale[i], &exponent) == 0.5;
-        for (int64_t j = first; j < first + GROUP && j < end; j++) {
-            const double v = (double)x[j] / o.scale[i];
-            o.whole[j] = rint(v);
-            o.unsure[j] = !is_exact && fabs(v - floor(v) - 0.5) < 2e-5;
-        }
-    }
-    return o;
-}
-
-static void integers_free(integers *o) {
-    free(o->whole), free(o->scale), free(o->unsure);
-}
-
-/* A sum of the product: of the integers, and of the numbers themselves. */
-typedef struct int8_sum {
-    double want, exact;
-    double size;      /* of what is added up */
-    double unsure;    /* how much `want` changes if every unsure integer is the other one */
-    double deviation; /* of `exact` from `want`, if the numbers lie anywhere between two integers */
-} int8_sum;
-
-static int8_sum sum_of_integers(const float *x, const float *w, const integers *xs, const integers *ws, int64_t t,
-                                int64_t o, int64_t in) {
-    int8_sum s = {0};
-    double variance = 0;
-    for (int64_t g = 0; g < xs->groups; g++) {
-        const double a = xs->scale[t * xs->groups + g], b = ws->scale[o * ws->groups + g];
-        double sum = 0;
-        for (int64_t j = g * GROUP; j < (g + 1) * GROUP && j < in; j++) {
-            const int64_t l = t * in + j, r = o * in + j;
-            const double u = (double)x[l], v = (double)w[r];
-            sum += xs->whole[l] * ws->whole[r];
-            s.exact += u * v;
-            variance += (u * u * b * b + v * v * a * a + a * a * b * b / 12) / 12;
-            if (xs->unsure[l]) s.unsure += a * b * (fabs(ws->whole[r]) + 1);
-            if (ws->unsure[r]) s.unsure += a * b * (fabs(xs->whole[l]) + 1);
-        }
-        s.want += a * b * sum;
-        s.size += a * b * fabs(sum);
-    }
-    s.deviation = sqrt(variance);
-    return s;
-}
-
-/* Every number is within the rounding of fifty floats in a row of what the integers give, 3e-6 of what is added up,
- * and a whole step for each unsure integer; and nowhere near as far from the exact product as chance could have it. */
-static void assert_int8(const char *what, const cpu_linear *l, const float *w) {
-    integers xs = integers_of(l->x, l->t, l->in), ws = integers_of(w, l->out, l->in);
-    for (int64_t i = 0; i < l->t * l->out; i++) {
-        const int8_sum s = sum_of_integers(l->x, w, &xs, &ws, i / l->out, i % l->out, l->in);
-        const double bias = (double)l->bias[i % l->out], add = l->add ? (double)l->add[i] : 0, got = (double)l->y[i];
-        const double rounding = 3e-6 * (s.size + fabs(bias) + fabs(add)), far = 8 * s.deviation + rounding + s.unsure;
-        const double error = fabs(got - (s.want + bias + add)), whole_error = fabs(got - (s.exact + bias + add));
-        if (!(error <= rounding + s.unsure))
-            fail_msg("%s: number %lld is off by %.3g, at most %.3g + %.3g (seed %llu)", what, (long long)i, error,
-                     rounding, s.unsure, (unsigned long long)seed);
-        if (!(whole_error <= far))
-            fail_msg("%s: number %lld is %.3g from the exact one, at most %.3g (seed %llu)", what, (long long)i,
-                     whole_error, far, (unsigned long long)seed);
-    }
-    integers_free(&xs), integers_free(&ws);
-}
-
-/* A row unlike others. */
-static void make_special(float *row, int64_t in, int kind) {
-    enum { ZEROS, ZEROS_AT_FIRST, LAST_IS_HUGE, TINY_AT_FIRST, WHOLE };
-    for (int64_t i = 0; i < in; i++) {
-        if (kind == ZEROS || (kind == ZEROS_AT_FIRST && i < GROUP)) row[i] = 0;
-        if (kind == LAST_IS_HUGE && i == in - 1) row[i] = -1e15f;
-        if (kind == TINY_AT_FIRST && i < GROUP) row[i] *= 1e-38f;
-        if (kind == WHOLE) row[i] = i % 3 ? roundf(row[i] * 127) : -127; /* the scale is 1 */
-    }
-}
-
-static void check_int8(const cpu_product *p, int64_t t, int64_t in, int64_t out, bool in_blocks) {
-    enum { KINDS = 5 };
-    if (in_blocks) in = (in + BLOCK - 1) / BLOCK * BLOCK;
-    float *x = numbers(t * in), *w = numbers(in * out), *bias = numbers(out), *y = nans(t * out);
-    float *add = in_blocks ? numbers(t * out) : NULL;
-    for (int i = 0; i < KINDS; i++) {
-        if (i + 1 < t) make_special(x + (i + 1) * in, in, i);
-        if (i + 1 < out) make_special(w + (i + 1) * in, in, i);
-    }
-    uint16_t *half = malloc((size_t)(in * out) * sizeof *half);
-    for (int64_t i = 0; i < in * out; i++) half[i] = half_of(w[i]);
-    half_floats(half, w, in * out);
-    const cpu_linear l = {.x = x,
-                          .bias = bias,
-                          .add = add,
-                          .weight = half_matrix(half, in, in_blocks),
-                          .y = y,
-                          .t = t,
-                          .in = in,
-                          .out = out};
-    char what[96];
-    snprintf(what, sizeof what, "%s linear t%d in%d out%d", p->name, (int)t, (int)in, (int)out);
-    run_linear(p, &l);
-    assert_int8(what, &l, w);
-    free(half), free(x), free(w), free(bias), free(add), free(y);
-}
-
-/* What is not finite makes its row so, and no other; among the weights, its column. */
-static void check_not_finite(const cpu_product *p) {
-    enum { T = 11, IN = 200, OUT = 50 };
-    float *x = numbers(T * IN), *w = numbers(OUT * IN), *y = nans(T * OUT);
-    x[2 * IN + 77] = NAN, x[9 * IN + IN - 1] = -INFINITY;
-    w[7 * IN + 130] = NAN, w[49 * IN] = INFINITY;
-    run_linear(p, &(cpu_linear){
-                      .x = x, .weight = {w, IN * sizeof *w, 1, sizeof *w, NULL}, .y = y, .t = T, .in = IN, .out = OUT});
-    for (int i = 0; i < T * OUT; i++) {
-        const int row = i / OUT, column = i % OUT;
-        assert_true(isfinite(y[i]) == (row != 2 && row != 9 && column != 7 && column != 49));
-    }
-    free(x), free(w), free(y);
-}
-
-static void int8_of(const cpu_product *p) {
-    assert_int_equal(p->precision, CPU_INT8);
-    check_int8(p, 77, 96, 100, false);
-    check_int8(p, 1, 7, 1, false);
-    check_int8(p, 5, 2500, 49, true);
-    check_int8(p, 5, 2500, 49, false);
-    check_int8(p, 300, 64, 20, false);
-    check_int8(p, 70, 1100, 250, false);
-    check_int8(p, 9, 5200, 30, false); /* three pieces of the depth */
-    for (int i = 0; i < 6; i++) check_int8(p, 1 + below(90), 1 + below(600), 1 + below(200), below(2) == 1);
-    check_not_finite(p);
-}
-
-static void test_int8(void **state) {
-    (void)state;
-    int8_of(&cpu_product_plainint8);
-    const cpu_product *last = NULL;
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
-        const cpu_kernels *k = cpu_kernels_find(names[i]);
-        const cpu_product *p = k ? cpu_int8_product(k) : NULL;
-        if (p && p != last) int8_of(p);
-        if (!p) print_message("%s: no product in 8-bit integers of this processor\n", names[i]);
-        last = p;
-    }
+/* got, of not-a-number at first, is `want` packed row by row. */
+static void assert_packed(const cpu_packing *p, const float *got, const float *want, int64_t rows, int64_t width) {
+    float *packed = packed_rows(p, want, rows, width);
+    assert_memory_equal(got, packed, (size_t)(rows * p->row(width)) * sizeof *got);
+    free(packed);
 }
 
 /* Every packing that may be asked of kernels. */
@@ -1065,11 +765,11 @@ int main(void) {
     if (given) seed = strtoull(given, NULL, 10);
     print_message("MYSTI_TEST_SEED=%llu\n", (unsigned long long)seed);
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_choice),   cmocka_unit_test(test_small_product), cmocka_unit_test(test_convolutions),
-        cmocka_unit_test(test_winograd), cmocka_unit_test(test_direct),        cmocka_unit_test(test_doubled),
-        cmocka_unit_test(test_scaled),   cmocka_unit_test(test_products),      cmocka_unit_test(test_few_rows),
-        cmocka_unit_test(test_int8),     cmocka_unit_test(test_attention),     cmocka_unit_test(test_norms),
-        cmocka_unit_test(test_gates),    cmocka_unit_test(test_moves),
+        cmocka_unit_test(test_choice),    cmocka_unit_test(test_small_product), cmocka_unit_test(test_convolutions),
+        cmocka_unit_test(test_winograd),  cmocka_unit_test(test_direct),        cmocka_unit_test(test_doubled),
+        cmocka_unit_test(test_scaled),    cmocka_unit_test(test_products),      cmocka_unit_test(test_few_rows),
+        cmocka_unit_test(test_attention), cmocka_unit_test(test_norms),         cmocka_unit_test(test_gates),
+        cmocka_unit_test(test_moves),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

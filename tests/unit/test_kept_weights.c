@@ -1,5 +1,6 @@
-/* Weights that are kept in the order in which products read them: convolutions of small pictures, which go through
- * them, and linear layers, beside ggml's own operations; and that they are made anew when the weights change. */
+/* Weights that are kept in the order in which products read them: convolutions, which go through them, by Winograd's
+ * way where a picture is not small, and linear layers, beside ggml's own operations; and that they are made anew when
+ * the weights change, or another size of picture wants another order. */
 #include "diffusion/load/weights.h"
 #include "diffusion/model/backend.h"
 #include "diffusion/model/nn.h"
@@ -17,8 +18,19 @@
 #define UNET "model.diffusion_model."
 
 /* MANY_ROWS: enough for two threads to do a product and the gate behind it together. */
-enum { IN = 128, OUT = 80, ROWS = 40, PICTURES = 2, SIDE = 8, WIDTH = 9, HEIGHT = 7, MANY_ROWS = 520 };
-enum { CONV, SMALLER, LARGER, LARGER_ODD, NORMED, ONE, ROW_WISE, GATED, BEHIND_GATE, CASES };
+enum {
+    IN = 128,
+    OUT = 80,
+    ROWS = 40,
+    PICTURES = 2,
+    SIDE = 8,
+    WIDTH = 9,
+    HEIGHT = 7,
+    WIDE = 13,
+    HIGH = 11,
+    MANY_ROWS = 520
+};
+enum { CONV, SMALLER, LARGER, LARGER_ODD, NORMED, ONE, ROW_WISE, GATED, BEHIND_GATE, TILES, TILES_NORMED, CASES };
 enum { MOST = MANY_ROWS * OUT };
 
 static uint64_t seed;
@@ -46,11 +58,17 @@ static const struct {
     const char *name, *dims; /* PyTorch's */
     int64_t side, in, out;   /* side: of a kernel; 0: a matrix */
 } cases[CASES] = {
-    [CONV] = {UNET "a.weight", "80,128,3,3", 3, IN, OUT},    [SMALLER] = {UNET "b.weight", "80,128,3,3", 3, IN, OUT},
-    [LARGER] = {UNET "c.weight", "80,128,3,3", 3, IN, OUT},  [LARGER_ODD] = {UNET "d.weight", "80,128,3,3", 3, IN, OUT},
-    [NORMED] = {UNET "e.weight", "80,128,3,3", 3, IN, OUT},  [ONE] = {UNET "f.weight", "80,128,1,1", 1, IN, OUT},
-    [ROW_WISE] = {UNET "g.weight", "80,128", 0, IN, OUT},    [GATED] = {UNET "h.weight", "160,128", 0, IN, 2 * OUT},
+    [CONV] = {UNET "a.weight", "80,128,3,3", 3, IN, OUT},
+    [SMALLER] = {UNET "b.weight", "80,128,3,3", 3, IN, OUT},
+    [LARGER] = {UNET "c.weight", "80,128,3,3", 3, IN, OUT},
+    [LARGER_ODD] = {UNET "d.weight", "80,128,3,3", 3, IN, OUT},
+    [NORMED] = {UNET "e.weight", "80,128,3,3", 3, IN, OUT},
+    [ONE] = {UNET "f.weight", "80,128,1,1", 1, IN, OUT},
+    [ROW_WISE] = {UNET "g.weight", "80,128", 0, IN, OUT},
+    [GATED] = {UNET "h.weight", "160,128", 0, IN, 2 * OUT},
     [BEHIND_GATE] = {UNET "i.weight", "80,80", 0, OUT, OUT},
+    [TILES] = {UNET "j.weight", "80,128,3,3", 3, IN, OUT},
+    [TILES_NORMED] = {UNET "k.weight", "80,128,3,3", 3, IN, OUT},
 };
 
 static void open_fixture(fixture *f) {
@@ -102,6 +120,7 @@ static bool build(graph *g, void *ctx, err *e) {
     const fixture *f = o->f;
     tensor *x = graph_input_f32(g, f->x, SIDE, SIDE, IN, PICTURES), *small = graph_input_f32(g, f->x, 4, 4, IN, 2);
     tensor *odd = graph_input_f32(g, f->x, WIDTH, HEIGHT, IN, PICTURES);
+    tensor *large = graph_input_f32(g, f->x, WIDE, HIGH, IN, PICTURES);
     tensor *rows = graph_input_f32(g, f->x, IN, ROWS, 1, 1);
     tensor *many = graph_input_f32(g, f->x, IN, MANY_ROWS, 1, 1);
     tensor *gate_bias = graph_input_f32(g, f->bias, 2 * OUT, 1, 1, 1);
@@ -109,6 +128,7 @@ static bool build(graph *g, void *ctx, err *e) {
     tensor *bias = graph_input_f32(g, f->bias, OUT, 1, 1, 1),
            *biases = graph_input_f32(g, f->bias, OUT, PICTURES, 1, 1);
     tensor *add = graph_input_f32(g, f->add, SIDE, SIDE, OUT, PICTURES);
+    tensor *add_large = graph_input_f32(g, f->add, WIDE, HIGH, OUT, PICTURES);
     tensor *more = graph_input_f32(g, f->add, OUT, ROWS, 1, 1);
     const layer norm = {f->norm_weight, f->norm_bias};
     tensor *y[CASES] = {
@@ -121,6 +141,9 @@ static bool build(graph *g, void *ctx, err *e) {
         [ROW_WISE] = nn_linear_add(g, rows, &(layer){f->weight[ROW_WISE], bias}, more),
         [GATED] = gated,
         [BEHIND_GATE] = nn_linear(g, gated, &(layer){f->weight[BEHIND_GATE], bias}),
+        [TILES] = nn_conv2d_same(g, large, &(layer){f->weight[TILES], bias}),
+        [TILES_NORMED] =
+            nn_norm_conv2d_same(g, large, &norm, 1e-5f, &(layer){f->weight[TILES_NORMED], biases}, add_large),
     };
     for (int i = 0; i < CASES; i++) {
         o->count[i] = ggml_nelements(y[i]);
@@ -130,29 +153,50 @@ static bool build(graph *g, void *ctx, err *e) {
     return true;
 }
 
-static outputs *compute(const fixture *f, backend *b) {
+/* The weights of CONV with a picture that is not small; only that result is there. */
+static bool build_large(graph *g, void *ctx, err *e) {
+    (void)e;
+    outputs *o = ctx;
+    tensor *x = graph_input_f32(g, o->f->x, WIDE, HIGH, IN, PICTURES);
+    tensor *y = nn_conv2d_same(g, x, &(layer){o->f->weight[CONV], NULL});
+    o->count[CONV] = ggml_nelements(y);
+    graph_output(g, y, o->y[CONV]);
+    return true;
+}
+
+static outputs *compute_with(const fixture *f, backend *b, bool (*build_graph)(graph *g, void *ctx, err *e)) {
     outputs *o = calloc(1, sizeof *o);
     err e = {0};
     o->f = f;
-    if (!backend_compute(b, build, o, &e)) fail_msg("%s", e.msg);
+    if (!backend_compute(b, build_graph, o, &e)) fail_msg("%s", e.msg);
     return o;
 }
 
+static outputs *compute(const fixture *f, backend *b) {
+    return compute_with(f, b, build);
+}
+
 /* Two roundings to 1/127 of the largest of 128 numbers: about a hundredth of the root mean square at most. Behind the
- * gate there are four. */
-static void assert_close(const outputs *got, const outputs *want) {
-    for (int i = 0; i < CASES; i++) {
-        double error = 0, all = 0;
-        for (int64_t k = 0; k < want->count[i]; k++) {
-            const double d = (double)got->y[i][k] - (double)want->y[i][k];
-            error += d * d;
-            all += (double)want->y[i][k] * (double)want->y[i][k];
-        }
-        const double relative = sqrt(error / all);
-        print_message("case %d: %.2g\n", i, relative);
-        assert_true(relative < (i == BEHIND_GATE ? 2.4e-2 : 1.2e-2));
-        assert_true(relative > 1e-4); /* it was computed in int8 */
+ * gate there are four; Winograd's transforms add up what was rounded. */
+static double most_error(int i) {
+    return i == BEHIND_GATE || i == TILES || i == TILES_NORMED ? 2.4e-2 : 1.2e-2;
+}
+
+static void assert_close_within(const outputs *got, const outputs *want, int i, double most) {
+    double error = 0, all = 0;
+    for (int64_t k = 0; k < want->count[i]; k++) {
+        const double d = (double)got->y[i][k] - (double)want->y[i][k];
+        error += d * d;
+        all += (double)want->y[i][k] * (double)want->y[i][k];
     }
+    const double relative = sqrt(error / all);
+    print_message("case %d: %.2g\n", i, relative);
+    assert_true(relative < most);
+    assert_true(relative > 1e-4); /* it was computed in int8 */
+}
+
+static void assert_close(const outputs *got, const outputs *want) {
+    for (int i = 0; i < CASES; i++) assert_close_within(got, want, i, most_error(i));
 }
 
 static void assert_same(const outputs *a, const outputs *b) {
@@ -161,6 +205,18 @@ static void assert_same(const outputs *a, const outputs *b) {
 
 static const weights_kept *kept(const fixture *f, int i) {
     return f->weight[i]->extra;
+}
+
+/* A weight whose order changes with the picture's size, and back. */
+static void check_other_order(const fixture *f, backend *b, backend *plain, const outputs *first) {
+    const int form = kept(f, CONV)->form;
+    outputs *want = compute_with(f, plain, build_large), *large = compute_with(f, b, build_large);
+    assert_int_not_equal(kept(f, CONV)->form, form);
+    assert_close_within(large, want, CONV, most_error(TILES));
+    outputs *again = compute(f, b);
+    assert_int_equal(kept(f, CONV)->form, form);
+    assert_same(again, first);
+    free(want), free(large), free(again);
 }
 
 static void test_kept(void **state) {
@@ -179,6 +235,7 @@ static void test_kept(void **state) {
     assert_close(first, want);
     assert_same(first, again);
     for (int i = 0; i < CASES; i++) assert_true(kept(&f, i) && kept(&f, i)->is_done);
+    check_other_order(&f, b, plain, first);
 
     float *values = calloc(2 * OUT * IN * 9, sizeof *values);
     for (int i = 0; i < CASES; i++) {

@@ -31,4 +31,14 @@ static inline int64_t groups_of(int64_t numbers) {
     return (numbers + GROUP - 1) / GROUP;
 }
 
+/* LANES lines of cells, `row` apart -> panel [cells][COLUMNS]. */
+static inline void turn_lines(const float *lines, int64_t row, int64_t cells, float *panel) {
+    for (int64_t k = 0; k < cells; k += LANES) {
+        vec m[LANES];
+        for (int i = 0; i < LANES; i++) m[i] = load(lines + i * row + k);
+        transpose(m);
+        for (int i = 0; i < LANES && k + i < cells; i++) store(panel + (k + i) * COLUMNS, m[i]);
+    }
+}
+
 #endif

@@ -122,6 +122,7 @@ ALWAYS_INLINE void multiply_groups_of(const block *p, const int rows, const int 
                 for (int v = 0; v < vecs; v++) sum[i][v] = multiply_bytes(sum[i][v], cell, right[v]);
             }
         }
+        __asm__ volatile("" ::: "memory"); /* else gcc takes c from one group to the next in memory of its own */
         vec scale[VECS];
 #pragma GCC unroll 3
         for (int v = 0; v < vecs; v++) scale[v] = load(b + DATA_CELLS * COLUMNS + v * LANES);

@@ -68,6 +68,22 @@ typedef struct cpu_keep {
                    * (doubled.h), with the phases of an output channel one after the other; taps: 4 */
 } cpu_keep;
 
+/* A 3x3 convolution of stride 1, padded by 1, of pixels as rows: x [n, h, w, ic] -> y [n, h, w, oc]. */
+typedef struct cpu_winograd {
+    const float *x, *bias; /* bias: [n, oc] if bias_per_picture, else [oc]; NULL: none */
+    const float *kept;     /* the kernels as keep() laid them out */
+    float *y;
+    int64_t n, h, w, ic, oc;
+    bool bias_per_picture;
+} cpu_winograd;
+
+/* That by Winograd's way. keep(): weight is [out][in][3][3]; taps and doubled are not read. */
+typedef struct cpu_winograd_product {
+    int64_t (*kept_floats)(int64_t oc, int64_t ic);
+    void (*keep)(const cpu_keep *k, int thread, int threads);
+    void (*convolve)(const cpu_winograd *c, int thread, int threads);
+} cpu_winograd_product;
+
 typedef struct cpu_product {
     const char *name;
     cpu_precision precision;
@@ -76,6 +92,7 @@ typedef struct cpu_product {
     int64_t group; /* packed rows of whole groups of so many numbers, end to end, are a packed row */
     int64_t (*kept_floats)(int64_t out, int64_t in);
     void (*keep)(const cpu_keep *k, int thread, int threads);
+    const cpu_winograd_product *winograd; /* NULL: none */
 } cpu_product;
 
 /* y = softmax(q k^T scale) v for each head and each of n sequences, without holding the scores (Dao et al. 2022).

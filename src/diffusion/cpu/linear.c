@@ -66,22 +66,12 @@ static void read_row(const part *s, int64_t out, float *cells) {
     pack_weights(m->to_floats ? numbers : from, s->depth, cells);
 }
 
-/* LANES lines of cells, `row` apart -> panel [cells][COLUMNS]. */
-static void turn(const float *lines, int64_t row, int64_t cells, float *panel) {
-    for (int64_t k = 0; k < cells; k += LANES) {
-        vec m[LANES];
-        for (int i = 0; i < LANES; i++) m[i] = load(lines + i * row + k);
-        transpose(m);
-        for (int i = 0; i < LANES && k + i < cells; i++) store(panel + (k + i) * COLUMNS, m[i]);
-    }
-}
-
 /* COLUMNS rows of weights, transposed. */
 static void fill_panel(const part *s, int64_t number) {
     const int64_t out = s->out + number * COLUMNS;
     for (int64_t column = 0; column < COLUMNS; column += LANES) {
         for (int i = 0; i < LANES; i++) read_row(s, out + column + i, s->lines + i * s->row);
-        turn(s->lines, s->row, groups_of(s->depth) * WEIGHT_CELLS, s->panels + number * s->panel + column);
+        turn_lines(s->lines, s->row, groups_of(s->depth) * WEIGHT_CELLS, s->panels + number * s->panel + column);
     }
 }
 
@@ -329,10 +319,17 @@ static void keep(const cpu_keep *k, int thread, int threads) {
     for (int64_t column = first * COLUMNS; column < (first + count) * COLUMNS; column += LANES) {
         for (int64_t i = 0; i < LANES; i += rows)
             keep_rows(k, column + i, room.floats + LANES * row, room.floats + i * row, row);
-        turn(room.floats, row, cells, k->kept + column / COLUMNS * cells * COLUMNS + column % COLUMNS);
+        turn_lines(room.floats, row, cells, k->kept + column / COLUMNS * cells * COLUMNS + column % COLUMNS);
     }
     cpu_room_close(&room);
 }
+
+#if defined(CPU_AS_INT8)
+extern const cpu_winograd_product CPU_NAME(cpu_winograd_product);
+#define WINOGRAD &CPU_NAME(cpu_winograd_product)
+#else
+#define WINOGRAD NULL
+#endif
 
 extern const cpu_product CPU_NAME(cpu_product);
 const cpu_product CPU_NAME(cpu_product) = {
@@ -345,4 +342,5 @@ const cpu_product CPU_NAME(cpu_product) = {
     .group = GROUP,
     .kept_floats = kept_floats,
     .keep = keep,
+    .winograd = WINOGRAD,
 };

@@ -161,9 +161,12 @@ static void offer_kept(item *it) {
     it->tensor->extra = &it->kept;
 }
 
-void weights_keep_room(weights_kept *k, size_t floats) {
+void weights_keep_room(weights_kept *k, int form, size_t floats) {
     enum { LINE = 64 };
-    if (k->data) return;
+    if (k->data && k->form == form) return;
+    free(k->memory);
+    k->form = form;
+    k->is_done = false;
     const size_t bytes = floats * sizeof *k->data;
     k->memory = mem_alloc(bytes + LINE, 1);
     memory_prefer_large_pages(k->memory, bytes + LINE);

@@ -97,15 +97,16 @@ void weights_evict(weights *w);
  */
 typedef struct weights_kept {
     float *data;             /* from a cache line on; NULL: nothing is kept */
+    int form;                /* the order, which the owner of data chose */
     bool is_done;            /* data is filled */
     void *memory;            /* private: what data is in */
     const tensor_file *file; /* private: where the tensor lies mapped; NULL: it has memory of its own */
     const tensor_info *info; /* private */
 } weights_kept;
 
-/* Gives it memory for so many floats, if it has none; what is in it is undefined. Without memory the process ends, as
- * with mem_alloc(). */
-void weights_keep_room(weights_kept *k, size_t floats);
+/* Gives it memory for so many floats in this order, if it has none; what is in it is undefined. Memory of another order
+ * is freed. Without memory the process ends, as with mem_alloc(). */
+void weights_keep_room(weights_kept *k, int form, size_t floats);
 
 /* data is filled: the tensor's mapped pages leave resident memory; they stay usable. */
 void weights_keep(weights_kept *k);

@@ -167,45 +167,65 @@ struct ggml_tensor *cpu_norm_to_sequence(graph *g, struct ggml_tensor *x, const 
 
 /* --- Matrix product ---------------------------------------------------------------------------------------------- */
 
+/* How weights are kept: see cpu_keep, and cpu_winograd_product. */
+typedef enum kept_form { KEPT_ROWS, KEPT_DOUBLED, KEPT_WINOGRAD } kept_form;
+
 typedef struct linear_op {
     const cpu_product *product;
     weights_kept *kept; /* NULL: the weights are read as they lie */
+    kept_form form;
     int64_t in, out, taps, bias_rows;
-    bool doubled; /* see cpu_keep */
     bool has_bias, has_add;
 } linear_op;
 
 static void compute_keep(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const linear_op *p = params;
-    const cpu_keep k = {matrix_of(dst->src[0], p->doubled ? p->out / DOUBLED_PHASES : p->out),
+    const bool doubled = p->form == KEPT_DOUBLED;
+    const cpu_keep k = {matrix_of(dst->src[0], doubled ? p->out / DOUBLED_PHASES : p->out),
                         p->kept->data,
                         p->in,
                         p->out,
                         p->taps,
-                        p->doubled};
-    p->product->keep(&k, ith, nth);
+                        doubled};
+    if (p->form == KEPT_WINOGRAD)
+        p->product->winograd->keep(&k, ith, nth);
+    else
+        p->product->keep(&k, ith, nth);
 }
 
-/* In bytes they are read more quickly, and never take more memory than the weights themselves. As bfloat16 they took
+static int64_t kept_floats(const linear_op *p) {
+    return p->form == KEPT_WINOGRAD ? p->product->winograd->kept_floats(p->out, p->in)
+                                    : p->product->kept_floats(p->out, p->in);
+}
+
+/* In bytes they are read more quickly, and take hardly more memory than the weights themselves. As bfloat16 they took
  * two seconds to lay out (Stable Diffusion 1.5), and a step was hardly quicker. */
-static bool is_worth_keeping(const cpu_product *product, const struct ggml_tensor *weight, int64_t out, int64_t in) {
-    const size_t bytes = (size_t)product->kept_floats(out, in) * sizeof(float);
-    return product->precision == CPU_INT8 && bytes <= ggml_nbytes(weight);
+static bool is_worth_keeping(const linear_op *p, const struct ggml_tensor *weight) {
+    const size_t bytes = ggml_nbytes(weight);
+    return p->product->precision == CPU_INT8 && (size_t)kept_floats(p) * sizeof(float) <= bytes + bytes / 4;
 }
 
 /* Sets p->kept, of weights that are worth it, and returns the operation that fills it; NULL if it is not kept, or
  * filled. */
 static struct ggml_tensor *keep_weights(graph *g, struct ggml_tensor *weight, linear_op *p) {
     weights_kept *kept = weight->extra;
-    if (!kept || !is_worth_keeping(p->product, weight, p->out, p->in)) return NULL;
-    weights_keep_room(kept, (size_t)p->product->kept_floats(p->out, p->in));
+    if (!kept || !is_worth_keeping(p, weight)) return NULL;
+    weights_keep_room(kept, p->form, (size_t)kept_floats(p));
     p->kept = kept;
     if (kept->is_done) return NULL;
     return operation(g, "keep weights", (int64_t[]){1, 1, 1, 1}, &weight, 1, compute_keep, p);
 }
 
-/* What the operation dst multiplies. */
-static cpu_linear linear_of(const struct ggml_tensor *dst, const linear_op *p) {
+/* The kept weights, which are filled by now, or NULL. ith: the thread that asks. */
+static const float *kept_data(const linear_op *p, int ith) {
+    if (!p->kept) return NULL;
+    GGML_ASSERT(p->kept->form == (int)p->form);
+    if (ith == 0 && !p->kept->is_done) weights_keep(p->kept);
+    return p->kept->data;
+}
+
+/* What the operation dst multiplies in thread `ith`. */
+static cpu_linear linear_of(const struct ggml_tensor *dst, const linear_op *p, int ith) {
     const struct ggml_tensor *x = dst->src[0], *weight = dst->src[1];
     struct ggml_tensor *const *next = dst->src + 2;
     cpu_linear l = {.x = x->data,
@@ -217,14 +237,13 @@ static cpu_linear linear_of(const struct ggml_tensor *dst, const linear_op *p) {
                     .bias_rows = p->bias_rows};
     if (p->has_bias) l.bias = (*next++)->data;
     if (p->has_add) l.add = (*next++)->data;
-    if (p->kept) l.kept = p->kept->data;
+    l.kept = kept_data(p, ith);
     return l;
 }
 
 static void compute_linear(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const linear_op *p = params;
-    const cpu_linear l = linear_of(dst, p);
-    if (ith == 0 && p->kept && !p->kept->is_done) weights_keep(p->kept);
+    const cpu_linear l = linear_of(dst, p, ith);
     p->product->linear(&l, ith, nth);
 }
 
@@ -306,11 +325,10 @@ static int64_t rows_at_once(const linear_op *p) {
 static void compute_gated(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const packing_op *p = params;
     const struct ggml_tensor *x = dst->src[0];
-    cpu_linear l = linear_of(dst, p->linear);
+    cpu_linear l = linear_of(dst, p->linear, ith);
     cpu_geglu gate = {NULL, NULL, 0, l.out / 2, p->packing};
     int64_t first, at_once = rows_at_once(p->linear);
     const int64_t count = cpu_share(l.t, ith, nth, &first);
-    if (ith == 0 && !p->linear->kept->is_done) weights_keep(p->linear->kept);
     float *between = mem_alloc((size_t)(at_once * l.out), sizeof *between);
     for (int64_t i = first; i < first + count; i += at_once) {
         l.t = gate.rows = first + count - i < at_once ? first + count - i : at_once;
@@ -355,11 +373,14 @@ typedef struct conv_op {
     bool reads_x, has_scales, has_bias, has_add;
 } conv_op;
 
+static bool is_for_winograd(const cpu_conv *c) {
+    return c->kh == 3 && c->kw == 3 && c->stride == 1 && c->pad == 1 && !c->doubled;
+}
+
 /* In few pixels most of what Winograd's way multiplies would be filling, or its weights would take too long. */
 static bool suits_winograd(const cpu_kernels *k, const cpu_conv *c) {
     enum { FEWEST_CHANNELS = 8 };
-    return c->kh == 3 && c->kw == 3 && c->stride == 1 && c->pad == 1 && c->ic >= FEWEST_CHANNELS &&
-           c->n * c->h * c->w >= k->winograd_least;
+    return is_for_winograd(c) && c->ic >= FEWEST_CHANNELS && c->n * c->h * c->w >= k->winograd_least;
 }
 
 /* Small kernels, and room for a picture copied under each of their places where that is needed. */
@@ -449,7 +470,7 @@ static struct ggml_tensor *convolution(graph *g, const cpu_conv *c, struct ggml_
 
 /* As a product of rows, one for each pixel: what lies under the kernel there. Then its weights can be kept. Of a
  * picture to be doubled there is a row for each window of 2x2, with four numbers of the result for each channel
- * (doubled.h). */
+ * (doubled.h). With more pixels, by Winograd's way. */
 
 typedef struct rows_op {
     cpu_conv shape; /* without the addresses */
@@ -488,42 +509,105 @@ static cpu_conv by_rows(const cpu_conv *c) {
     return rows;
 }
 
-/* Few pixels, where the other ways would read the weights for little; or where they take more multiplications than
- * room. Channels that fill whole groups. Sets the product. */
-static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel,
-                       const cpu_product **product) {
-    enum { MOST_PIXELS = 128, MOST_NUMBERS = 16 << 20, LEAST_CHANNELS = 64 };
-    *product = backend_product(g->b, backend_product_for(g->b, kernel));
+/* The product of rows that a convolution is. Few pixels, where the other ways would read the weights for little, and
+ * channels that fill whole groups; or where they take more multiplications than room. */
+enum { MOST_PIXELS = 128 };
+
+static linear_op product_by_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel) {
     const cpu_conv rows = by_rows(c);
-    const int64_t group = (*product)->group, in = rows.ic * rows.kh * rows.kw, pixels = rows.n * rows.oh * rows.ow;
-    const bool is_small = c->doubled ? pixels * rows.oc <= MOST_NUMBERS : pixels <= MOST_PIXELS;
-    return kernel->extra && is_small && pixels >= FEW_ROWS && rows.ic % group == 0 && rows.oc >= LEAST_CHANNELS &&
-           is_worth_keeping(*product, kernel, rows.oc, in);
+    linear_op p = {.product = backend_product(g->b, backend_product_for(g->b, kernel)),
+                   .form = c->doubled ? KEPT_DOUBLED : KEPT_ROWS,
+                   .in = rows.ic * rows.kh * rows.kw,
+                   .out = rows.oc,
+                   .taps = rows.kh * rows.kw};
+    if (is_for_winograd(c) && p.product->winograd && c->n * c->h * c->w > MOST_PIXELS) {
+        p.form = KEPT_WINOGRAD;
+        p.in = c->ic;
+    }
+    return p;
+}
+
+/* Whether that product is worth it. */
+static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel) {
+    enum { MOST_NUMBERS = 16 << 20, LEAST_CHANNELS = 64 };
+    const linear_op p = product_by_rows(g, c, kernel);
+    const cpu_conv rows = by_rows(c);
+    const int64_t pixels = rows.n * rows.oh * rows.ow;
+    if (!kernel->extra || pixels < FEW_ROWS || c->ic < LEAST_CHANNELS || c->oc < LEAST_CHANNELS) return false;
+    const bool is_small = p.form == KEPT_WINOGRAD  ? true
+                          : p.form == KEPT_DOUBLED ? pixels * rows.oc <= MOST_NUMBERS
+                                                   : pixels <= MOST_PIXELS;
+    return is_small && (p.form == KEPT_WINOGRAD || rows.ic % p.product->group == 0) && is_worth_keeping(&p, kernel);
+}
+
+/* x [w, h, ic, n] -> [floats of a row, w h, n]. scales: may be NULL, else silu is behind them. packing: NULL: floats.
+ */
+static struct ggml_tensor *pixel_rows(graph *g, struct ggml_tensor *x, struct ggml_tensor *scales,
+                                      const cpu_packing *packing) {
+    packing_op *p = graph_note(g, sizeof *p);
+    *p = (packing_op){.kernels = backend_kernels(g->b), .packing = packing, .silu = true};
+    struct ggml_tensor *input[2] = {x, scales};
+    const int64_t ne[4] = {packing ? packing->cells(x->ne[2]) : x->ne[2], x->ne[0] * x->ne[1], x->ne[3], 1};
+    return operation(g, "pixels", ne, input, scales ? 2 : 1, compute_pixels, p);
 }
 
 /* x [w, h, ic, n] -> [floats of a row, oh ow, n] of the convolution c. scales: may be NULL. */
 static struct ggml_tensor *rows_under(graph *g, const cpu_conv *c, struct ggml_tensor *x, struct ggml_tensor *scales,
                                       const cpu_packing *packing) {
-    packing_op *pixel = graph_note(g, sizeof *pixel);
-    *pixel = (packing_op){.kernels = backend_kernels(g->b), .packing = packing, .silu = true};
     rows_op *rows = graph_note(g, sizeof *rows);
     *rows = (rows_op){*c, packing->cells(c->ic)};
-    struct ggml_tensor *input[2] = {x, scales};
-    struct ggml_tensor *pixels = operation(g, "pixels", (int64_t[]){rows->row, c->h * c->w, c->n, 1}, input,
-                                           scales ? 2 : 1, compute_pixels, pixel);
+    struct ggml_tensor *pixels = pixel_rows(g, x, scales, packing);
     const int64_t ne[4] = {packing->row(c->ic * c->kh * c->kw), c->oh * c->ow, c->n, 1};
     return operation(g, "convolution, rows", ne, &pixels, 1, compute_under, rows);
+}
+
+typedef struct winograd_op {
+    linear_op product;
+    cpu_winograd shape; /* without the addresses */
+} winograd_op;
+
+static void compute_winograd(struct ggml_tensor *dst, int ith, int nth, void *params) {
+    const winograd_op *p = params;
+    cpu_winograd c = p->shape;
+    c.x = dst->src[0]->data;
+    if (p->product.has_bias) c.bias = dst->src[2]->data;
+    c.kept = kept_data(&p->product, ith);
+    c.y = dst->data;
+    p->product.product->winograd->convolve(&c, ith, nth);
+}
+
+/* x: rows of pixels -> [oc, h w, n]. bias: may be NULL. */
+static struct ggml_tensor *winograd_rows(graph *g, const cpu_conv *c, struct ggml_tensor *x, struct ggml_tensor *kernel,
+                                         struct ggml_tensor *bias) {
+    winograd_op *p = graph_note(g, sizeof *p);
+    *p = (winograd_op){
+        product_by_rows(g, c, kernel),
+        {.n = c->n, .h = c->h, .w = c->w, .ic = c->ic, .oc = c->oc, .bias_per_picture = c->bias_per_picture}};
+    struct ggml_tensor *args[PRODUCT_ARGS];
+    const int count = product_args(g, x, kernel, bias, NULL, &p->product, args);
+    return operation(g, "convolution, Winograd, rows", (int64_t[]){c->oc, c->h * c->w, c->n, 1}, args, count,
+                     compute_winograd, p);
+}
+
+/* x: rows of pixels under the kernel. */
+static struct ggml_tensor *rows_product(graph *g, const cpu_conv *c, struct ggml_tensor *x, struct ggml_tensor *kernel,
+                                        struct ggml_tensor *bias) {
+    linear_op *p = graph_note(g, sizeof *p);
+    *p = product_by_rows(g, c, kernel);
+    if (c->bias_per_picture) p->bias_rows = c->oh * c->ow;
+    return product_of(g, x, kernel, bias, NULL, p);
 }
 
 /* scales, bias, add: may be NULL. */
 static struct ggml_tensor *rows_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
                                             struct ggml_tensor *scales, struct ggml_tensor *kernel,
-                                            struct ggml_tensor *bias, struct ggml_tensor *add,
-                                            const cpu_product *product) {
-    linear_op *p = graph_note(g, sizeof *p);
-    *p = (linear_op){.product = product, .in = c->ic * c->kh * c->kw, .out = c->oc, .taps = c->kh * c->kw};
-    if (c->bias_per_picture) p->bias_rows = c->oh * c->ow;
-    struct ggml_tensor *y = product_of(g, rows_under(g, c, x, scales, product->packing), kernel, bias, NULL, p);
+                                            struct ggml_tensor *bias, struct ggml_tensor *add) {
+    const linear_op p = product_by_rows(g, c, kernel);
+    struct ggml_tensor *y;
+    if (p.form == KEPT_WINOGRAD)
+        y = winograd_rows(g, c, pixel_rows(g, x, scales, NULL), kernel, bias);
+    else
+        y = rows_product(g, c, rows_under(g, c, x, scales, p.product->packing), kernel, bias);
     struct ggml_tensor *flat = add ? ggml_reshape_4d(g->ctx, add, c->oh * c->ow, c->oc, c->n, 1) : NULL;
     return ggml_reshape_4d(g->ctx, cpu_transposed(g, y, flat), c->ow, c->oh, c->oc, c->n);
 }
@@ -544,13 +628,11 @@ static void compute_shuffle(struct ggml_tensor *dst, int ith, int nth, void *par
 
 /* Of a picture to be doubled. */
 static struct ggml_tensor *windows_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
-                                               struct ggml_tensor *kernel, struct ggml_tensor *bias,
-                                               const cpu_product *product) {
+                                               struct ggml_tensor *kernel, struct ggml_tensor *bias) {
     const cpu_conv rows = by_rows(c);
     linear_op *p = graph_note(g, sizeof *p);
-    *p = (linear_op){
-        .product = product, .in = DOUBLED_TAPS * c->ic, .out = rows.oc, .taps = DOUBLED_TAPS, .doubled = true};
-    struct ggml_tensor *y = product_of(g, rows_under(g, &rows, x, NULL, product->packing), kernel, NULL, NULL, p);
+    *p = product_by_rows(g, c, kernel);
+    struct ggml_tensor *y = product_of(g, rows_under(g, &rows, x, NULL, p->product->packing), kernel, NULL, NULL, p);
     shuffle_op *s = graph_note(g, sizeof *s);
     *s = (shuffle_op){backend_kernels(g->b),
                       {.n = c->n, .channels = c->oc, .h = c->h, .w = c->w, .bias_per_picture = c->bias_per_picture}};
@@ -561,8 +643,7 @@ static struct ggml_tensor *windows_convolution(graph *g, const cpu_conv *c, stru
 static struct ggml_tensor *any_convolution(graph *g, const cpu_conv *c, struct ggml_tensor *x,
                                            struct ggml_tensor *scales, struct ggml_tensor *kernel,
                                            struct ggml_tensor *bias, struct ggml_tensor *add) {
-    const cpu_product *product;
-    if (suits_rows(g, c, kernel, &product)) return rows_convolution(g, c, x, scales, kernel, bias, add, product);
+    if (suits_rows(g, c, kernel)) return rows_convolution(g, c, x, scales, kernel, bias, add);
     return convolution(g, c, x, scales, kernel, bias, add);
 }
 
@@ -582,8 +663,7 @@ struct ggml_tensor *cpu_conv2d_doubled(graph *g, struct ggml_tensor *x, struct g
     c.doubled = true;
     c.ow *= 2;
     c.oh *= 2;
-    const cpu_product *product;
-    if (suits_rows(g, &c, kernel, &product)) return windows_convolution(g, &c, x, kernel, bias, product);
+    if (suits_rows(g, &c, kernel)) return windows_convolution(g, &c, x, kernel, bias);
     return convolution(g, &c, x, NULL, kernel, bias, NULL);
 }
 
@@ -591,9 +671,8 @@ struct ggml_tensor *cpu_norm_conv2d(graph *g, struct ggml_tensor *x, const cpu_n
                                     struct ggml_tensor *bias, struct ggml_tensor *add) {
     x = contiguous(g, x);
     const cpu_conv c = conv_shape(x, kernel, bias, 1, (int)(kernel->ne[0] / 2));
-    const cpu_product *product;
     struct ggml_tensor *scales = NULL;
-    if (suits_rows(g, &c, kernel, &product) || way_of(conv_kernels(g, &c), &c)->room)
+    if (suits_rows(g, &c, kernel) || way_of(conv_kernels(g, &c), &c)->room)
         scales = group_norm(g, x, norm, GROUP_SCALES);
     else
         x = group_norm(g, x, norm, GROUP_NORM_SILU);
