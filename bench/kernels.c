@@ -2,7 +2,8 @@
  *     build/bin/bench_kernels [THREADS] [REPEATS] [WORDS]
  * WORDS: only lines that contain them ("linear 8192", "group norm, silu, 2 x 320" with what follows it). MYSTI_CPU=avx2
  * (or plain) in the environment takes another instruction set. Where bfloat16 is multiplied faster than floats, its
- * kernels follow (MYSTI_CPU=avx512bf16: they alone are taken), and where 8-bit integers are, linear layers in those.
+ * kernels follow (MYSTI_CPU=avx512bf16: they alone are taken), and where 8-bit integers are, linear layers and 3x3
+ * convolutions in those, of weights that are kept.
  *
  * Weights come from memory, as in a step, which reads far more of them than a cache holds: each run has others.
  *
@@ -65,10 +66,20 @@ static void run_conv(const work *w, int round, int thread, int threads) {
     }
     w->way->output(&c, w->room, thread, threads);
 }
+static const float *kept_of_round(const float *kept, int64_t floats, int round) {
+    return kept + round % copies_of(floats * (int64_t)sizeof *kept) * floats;
+}
+
 static void run_linear(const work *w, int round, int thread, int threads) {
     cpu_linear l = *(const cpu_linear *)w->arguments;
     l.weight = weights_of_round(&l.weight, l.out, round);
+    if (l.kept) l.kept = kept_of_round(l.kept, w->product->kept_floats(l.out, l.in), round);
     w->product->linear(&l, thread, threads);
+}
+static void run_winograd(const work *w, int round, int thread, int threads) {
+    cpu_winograd c = *(const cpu_winograd *)w->arguments;
+    c.kept = kept_of_round(c.kept, w->product->winograd->kept_floats(c.oc, c.ic), round);
+    w->product->winograd->convolve(&c, thread, threads);
 }
 static void run_attention(const work *w, int round, int thread, int threads) {
     (void)round;
@@ -199,6 +210,15 @@ static cpu_matrix weights(int64_t rows, int64_t columns) {
     return (cpu_matrix){w, (size_t)columns * sizeof *w, 1, sizeof *w, halves_to_floats};
 }
 
+/* As often as they lie in memory; the first is `kept`. */
+static float *copies_of_kept(float *kept, int64_t floats) {
+    const int64_t count = copies_of(floats * (int64_t)sizeof *kept) * floats;
+    float *all = mem_alloc((size_t)count, sizeof *all);
+    for (int64_t i = 0; i < count; i += floats) memcpy(all + i, kept, (size_t)floats * sizeof *all);
+    free(kept);
+    return all;
+}
+
 static void bench_way(const cpu_conv *shape, const cpu_conv_way *way, const char *suffix, double share,
                       cpu_precision precision) {
     cpu_conv c = *shape;
@@ -261,9 +281,33 @@ static void bench_linear(const cpu_product *product, int t, int in, int out) {
                     .t = t,
                     .in = in,
                     .out = out};
+    float *kept = NULL;
+    if (product->precision == CPU_INT8) {
+        const int64_t floats = product->kept_floats(out, in);
+        kept = mem_alloc((size_t)floats, sizeof *kept);
+        product->keep(&(cpu_keep){.weight = l.weight, .kept = kept, .in = in, .out = out, .taps = 1}, 0, 1);
+        l.kept = kept = copies_of_kept(kept, floats);
+    }
     report(name, &(work){.run = run_linear, .product = product, .arguments = &l}, 2.0 * t * in * out, 1,
            product->precision);
-    free((void *)(uintptr_t)l.x), free(l.y), free((void *)(uintptr_t)l.weight.data);
+    free((void *)(uintptr_t)l.x), free(l.y), free((void *)(uintptr_t)l.weight.data), free(kept);
+}
+
+/* Of pictures as rows of pixels. */
+static void bench_winograd(const cpu_product *product, int n, int ic, int oc, int side) {
+    char name[96];
+    snprintf(name, sizeof name, "conv 3x3 stride 1, %d x %d -> %d, %dx%d, Winograd, rows", n, ic, oc, side, side);
+    if (!strstr(name, only)) return;
+    enum { TAPS = 9 };
+    const int64_t pixels = (int64_t)n * side * side, floats = product->winograd->kept_floats(oc, ic);
+    const cpu_matrix weight = weights(oc, (int64_t)ic * TAPS);
+    float *x = numbers(pixels * ic), *y = numbers(pixels * oc), *kept = mem_alloc((size_t)floats, sizeof *kept);
+    product->winograd->keep(&(cpu_keep){.weight = weight, .kept = kept, .in = ic, .out = oc}, 0, 1);
+    kept = copies_of_kept(kept, floats);
+    const cpu_winograd c = {.x = x, .kept = kept, .y = y, .n = n, .h = side, .w = side, .ic = ic, .oc = oc};
+    report(name, &(work){.run = run_winograd, .product = product, .arguments = &c},
+           2.0 * (double)pixels * TAPS * ic * oc, 4.0 / 9, product->precision);
+    free(x), free(y), free(kept), free((void *)(uintptr_t)weight.data);
 }
 
 static void bench_attention(const cpu_kernels *k, int n, int tq, int tk, int heads, int d) {
@@ -379,5 +423,9 @@ int main(int argc, char **argv) {
     if (!int8) return 0;
     printf("%s, %d threads\n", int8->name, thread_count);
     bench_products(int8);
+    bench_winograd(int8, 2, 320, 320, 64);
+    bench_winograd(int8, 2, 960, 320, 64);
+    bench_winograd(int8, 2, 640, 640, 32);
+    bench_winograd(int8, 2, 1280, 1280, 16);
     return 0;
 }

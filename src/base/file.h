@@ -48,6 +48,9 @@ void file_map_close(file_map *m);
  * file cache while there is room). A later access reads it again. */
 void file_map_release(const file_map *m, size_t offset, size_t len);
 
+/* Copies a part that lies inside to `to`, where the system can without making its pages resident. */
+void file_map_copy(const file_map *m, size_t offset, size_t len, void *to);
+
 /* Calls fn for each entry of a folder (no "." and ".."), in no particular order; stops when fn returns false. */
 bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), void *ctx, err *e);
 

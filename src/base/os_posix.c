@@ -162,14 +162,21 @@ bool file_map_open(file_map *m, const char *path, err *e) {
         } else {
             m->data = p;
             m->size = (size_t)st.st_size;
+            m->handle = (void *)((intptr_t)fd + 1);
         }
     }
-    close(fd);
+    if (!m->handle) close(fd);
     return ok;
+}
+
+/* A mapping's handle is one more than its file's descriptor, so that none is NULL. */
+static int descriptor_of(const file_map *m) {
+    return (int)((intptr_t)m->handle - 1);
 }
 
 void file_map_close(file_map *m) {
     if (m->data) munmap((void *)(uintptr_t)m->data, m->size);
+    if (m->handle) close(descriptor_of(m));
     *m = (file_map){0};
 }
 
@@ -180,6 +187,17 @@ void file_map_release(const file_map *m, size_t offset, size_t len) {
     size_t from = (offset + page - 1) / page * page; /* only pages that lie wholly inside */
     size_t to = (offset + len) / page * page;
     if (to > from) madvise((void *)(uintptr_t)(m->data + from), to - from, MADV_DONTNEED);
+}
+
+void file_map_copy(const file_map *m, size_t offset, size_t len, void *to) {
+    char *at = to;
+    while (len > 0) {
+        const ssize_t n = pread(descriptor_of(m), at, len, (off_t)offset);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) break;
+        at += n, offset += (size_t)n, len -= (size_t)n;
+    }
+    memcpy(at, m->data + offset, len); /* the rest of a file that cannot be read so */
 }
 
 bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), void *ctx, err *e) {

@@ -124,6 +124,10 @@ void file_map_release(const file_map *m, size_t offset, size_t len) {
     VirtualUnlock((void *)(uintptr_t)(m->data + offset), len);
 }
 
+void file_map_copy(const file_map *m, size_t offset, size_t len, void *to) {
+    memcpy(to, m->data + offset, len);
+}
+
 bool file_list_dir(const char *path, bool (*fn)(void *ctx, const char *name), void *ctx, err *e) {
     char *pattern = str_fmt("%s\\*", path);
     WIN32_FIND_DATAA entry;

@@ -84,6 +84,24 @@ static inline float *packed_rows(const cpu_packing *p, const float *x, int64_t r
 
 enum { TAPS = 3 };
 
+static inline void copy_of(const void *source, size_t from, size_t bytes, void *to) {
+    memcpy(to, (const char *)source + from, bytes);
+}
+
+/* keep(), a product's or Winograd's, by three threads; with copies of the weights as well, which changes no bit. */
+static inline void keep_both_ways(void (*keep)(const cpu_keep *k, int thread, int threads), const cpu_keep *k,
+                                  int64_t floats) {
+    cpu_keep copied = *k;
+    copied.kept = nans(floats);
+    copied.copy = copy_of;
+    copied.source = k->weight.data;
+    copied.weight.data = NULL;
+    for (int i = 0; i < 3; i++) keep(k, i, 3);
+    for (int i = 0; i < 3; i++) keep(&copied, i, 3);
+    assert_memory_equal(k->kept, copied.kept, (size_t)floats * sizeof *k->kept);
+    free(copied.kept);
+}
+
 /* The weights of p, kept, where a row lies as [in / taps][taps]: the same product, bit for bit. */
 static inline void check_kept(const cpu_product *product, const cpu_linear *p, const float *want, int64_t taps) {
     const int64_t each = p->in / taps, floats = product->kept_floats(p->out, p->in);
@@ -102,7 +120,7 @@ static inline void check_kept(const cpu_product *product, const cpu_linear *p, c
                         .in = p->in,
                         .out = p->out,
                         .taps = taps};
-    for (int i = 0; i < 3; i++) product->keep(&k, i, 3);
+    keep_both_ways(product->keep, &k, floats);
     cpu_linear l = *p;
     l.weight = (cpu_matrix){0};
     l.kept = kept;

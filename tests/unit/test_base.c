@@ -258,7 +258,7 @@ static void pieces_become_a_file_or_nothing(void **state) {
     remove_tree(dir);
 }
 
-static void mapping_survives_release(void **state) {
+static void mapping_survives_release_and_is_copied(void **state) {
     (void)state;
     char *dir = temp_dir(), *path = path_join(dir, "f");
     size_t n = 1 << 20;
@@ -273,6 +273,13 @@ static void mapping_survives_release(void **state) {
     file_map_release(&m, 100, n - 200);
     file_map_release(&m, n + 5, 10); /* outside: nothing happens */
     assert_memory_equal(m.data, data, n);
+    unsigned char *copy = mem_alloc(n, 1);
+    file_map_copy(&m, n - 300, 300, copy);
+    assert_memory_equal(copy, data + n - 300, 300);
+    file_map_copy(&m, 0, n, copy);
+    assert_memory_equal(copy, data, n);
+    file_map_copy(&m, n, 0, copy); /* nothing */
+    free(copy);
     file_map_close(&m);
     assert_false(file_map_open(&m, dir, &e));
     free(data);
@@ -367,7 +374,7 @@ int main(void) {
         cmocka_unit_test(path_parts),
         cmocka_unit_test(atomic_write_replaces_or_leaves),
         cmocka_unit_test(pieces_become_a_file_or_nothing),
-        cmocka_unit_test(mapping_survives_release),
+        cmocka_unit_test(mapping_survives_release_and_is_copied),
         cmocka_unit_test(arguments_in_every_form),
         cmocka_unit_test(http_date_is_rfc9110),
         cmocka_unit_test(memory_is_known),

@@ -293,7 +293,7 @@ static void run_winograd(const cpu_product *p, const cpu_winograd *c, const floa
     float *kept = nans(p->winograd->kept_floats(c->oc, c->ic));
     const cpu_keep k = {
         .weight = half ? half_matrix(half, row, false) : floats, .kept = kept, .in = c->ic, .out = c->oc};
-    for (int i = 0; i < 3; i++) p->winograd->keep(&k, i, 3);
+    keep_both_ways(p->winograd->keep, &k, p->winograd->kept_floats(c->oc, c->ic));
     cpu_winograd one = *c;
     one.kept = kept;
     p->winograd->convolve(&one, 0, 1);

@@ -62,6 +62,9 @@ typedef struct cpu_linear {
  * products. With `taps` > 1 a row, which lies as [in / taps][taps], is kept as [taps][in / taps]. */
 typedef struct cpu_keep {
     cpu_matrix weight;
+    /* Copies a part of what weight.data holds; NULL: it is read there. */
+    void (*copy)(const void *source, size_t from, size_t bytes, void *to);
+    const void *source;
     float *kept;
     int64_t in, out, taps;
     bool doubled; /* it is [out / 4][in / 4][3][3] of a picture to be doubled: as the 2x2 kernels of its four phases

@@ -292,13 +292,12 @@ static int64_t lying_numbers(const cpu_keep *k) {
 
 /* Kept rows out ... from one row of weights, to lines of cells `row` apart; beyond the last row they are 0. room:
  * lying_numbers(), and the kept rows. */
-static void keep_rows(const cpu_keep *k, int64_t out, float *room, float *lines, int64_t row) {
+static void keep_rows(const cpu_keep *k, int64_t out, const void *from, float *room, float *lines, int64_t row) {
     const int64_t rows = kept_rows(k), lying = lying_numbers(k);
     if (out >= k->out) {
         memset(lines, 0, (size_t)(groups_of(k->in) * WEIGHT_CELLS) * sizeof *lines);
         return;
     }
-    const void *from = matrix_at(&k->weight, out / rows, 0);
     const float *numbers = from;
     if (k->weight.to_floats) {
         k->weight.to_floats(from, room, lying);
@@ -313,12 +312,15 @@ static void keep_rows(const cpu_keep *k, int64_t out, float *room, float *lines,
 
 static void keep(const cpu_keep *k, int thread, int threads) {
     const int64_t cells = groups_of(k->in) * WEIGHT_CELLS, row = cells + FILLING, rows = kept_rows(k);
-    cpu_room room = cpu_room_open(LANES * row + lying_numbers(k) + rows * k->in);
+    const int64_t numbers = lying_numbers(k) + rows * k->in;
+    cpu_room room = cpu_room_open(LANES * row + numbers + copied_floats(k, LANES / rows));
+    float *const copied = room.floats + LANES * row + numbers;
     int64_t first;
     const int64_t count = cpu_share((k->out + COLUMNS - 1) / COLUMNS, thread, threads, &first);
     for (int64_t column = first * COLUMNS; column < (first + count) * COLUMNS; column += LANES) {
-        for (int64_t i = 0; i < LANES; i += rows)
-            keep_rows(k, column + i, room.floats + LANES * row, room.floats + i * row, row);
+        const char *from = rows_to_keep(k, column / rows, LANES / rows, k->out / rows, copied);
+        for (int64_t i = 0; i < LANES; i += rows, from += k->weight.row_bytes)
+            keep_rows(k, column + i, from, room.floats + LANES * row, room.floats + i * row, row);
         turn_lines(room.floats, row, cells, k->kept + column / COLUMNS * cells * COLUMNS + column % COLUMNS);
     }
     cpu_room_close(&room);

@@ -62,6 +62,21 @@ static inline void cpu_room_close(cpu_room *r) {
     free(r->memory);
 }
 
+/* Room for `rows` rows of what is to be kept, in floats, if they are copied. */
+static inline int64_t copied_floats(const cpu_keep *k, int64_t rows) {
+    return k->copy ? (rows * (int64_t)k->weight.row_bytes + 3) / 4 : 0;
+}
+
+/* Rows first ... first + count - 1 of what is to be kept, of `all`; those beyond are not there. room: copied_floats().
+ */
+static inline const char *rows_to_keep(const cpu_keep *k, int64_t first, int64_t count, int64_t all, void *room) {
+    if (!k->copy) return matrix_at(&k->weight, first, 0);
+    const int64_t rows = all - first < count ? all - first : count;
+    const size_t bytes = k->weight.row_bytes;
+    if (rows > 0) k->copy(k->source, (size_t)first * bytes, (size_t)rows * bytes, room);
+    return room;
+}
+
 /* Holds the numbers of the last call. */
 typedef struct row_reader {
     const cpu_matrix *m;

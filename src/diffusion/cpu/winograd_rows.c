@@ -67,14 +67,13 @@ static int64_t room_for_kernels(int64_t ic) {
 
 /* Output channel oc, to a line for each position, `step` apart; beyond the last channel they are 0. room: for its
  * kernels, behind which it is 0. */
-static void keep_channel(const cpu_keep *k, int64_t oc, float *room, float *lines, int64_t step) {
+static void keep_channel(const cpu_keep *k, int64_t oc, const void *from, float *room, float *lines, int64_t step) {
     float u[POSITIONS * GROUP];
     if (oc >= k->out) {
         for (int i = 0; i < POSITIONS; i++)
             memset(lines + i * step, 0, (size_t)(groups_of(k->in) * WEIGHT_CELLS) * sizeof *lines);
         return;
     }
-    const void *from = matrix_at(&k->weight, oc, 0);
     if (k->weight.to_floats)
         k->weight.to_floats(from, room, k->in * TAPS);
     else
@@ -88,13 +87,15 @@ static void keep_channel(const cpu_keep *k, int64_t oc, float *room, float *line
 
 static void keep(const cpu_keep *k, int thread, int threads) {
     const int64_t cells = groups_of(k->in) * WEIGHT_CELLS, row = cells + FILLING, step = LANES * row;
-    cpu_room room = cpu_room_open(POSITIONS * step + room_for_kernels(k->in));
-    float *kernels = room.floats + POSITIONS * step;
+    cpu_room room = cpu_room_open(POSITIONS * step + room_for_kernels(k->in) + copied_floats(k, LANES));
+    float *const kernels = room.floats + POSITIONS * step, *const copied = kernels + room_for_kernels(k->in);
     memset(kernels, 0, (size_t)room_for_kernels(k->in) * sizeof *kernels);
     int64_t first;
     const int64_t count = cpu_share(divide_up(k->out, COLUMNS), thread, threads, &first);
     for (int64_t oc = first * COLUMNS; oc < (first + count) * COLUMNS; oc += LANES) {
-        for (int64_t i = 0; i < LANES; i++) keep_channel(k, oc + i, kernels, room.floats + i * row, step);
+        const char *from = rows_to_keep(k, oc, LANES, k->out, copied);
+        for (int64_t i = 0; i < LANES; i++, from += k->weight.row_bytes)
+            keep_channel(k, oc + i, from, kernels, room.floats + i * row, step);
         float *panel = k->kept + oc / COLUMNS * POSITIONS * panel_floats(k->in) + oc % COLUMNS;
         for (int i = 0; i < POSITIONS; i++)
             turn_lines(room.floats + i * step, row, cells, panel + i * panel_floats(k->in));

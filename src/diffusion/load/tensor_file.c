@@ -159,6 +159,13 @@ void tensor_file_release(const tensor_file *f, uint64_t offset, uint64_t len) {
     file_map_release(&f->map, (size_t)offset, (size_t)len);
 }
 
+void tensor_file_copy(const tensor_file *f, uint64_t offset, uint64_t len, void *to) {
+    if (f->map.data)
+        file_map_copy(&f->map, (size_t)offset, (size_t)len, to);
+    else
+        memcpy(to, f->data + offset, (size_t)len);
+}
+
 static const meta_value *find_meta(const tensor_file *f, const char *key) {
     size_t i;
     return name_index_get(&f->table.meta_by_key, key, &i) ? &f->table.meta[i] : NULL;

@@ -59,6 +59,9 @@ const void *tensor_file_base(const tensor_file *f);
 /* The pages that lie wholly in this part of the file leave resident memory; a later access reads them again. */
 void tensor_file_release(const tensor_file *f, uint64_t offset, uint64_t len);
 
+/* Copies a part that lies inside the file, as file_map_copy() does. */
+void tensor_file_copy(const tensor_file *f, uint64_t offset, uint64_t len, void *to);
+
 /* Metadata: GGUF's key-value pairs, safetensors' "__metadata__" (strings only), text and numbers beside the tensors of
  * a PyTorch file. Each is false, with *out untouched, when the key is missing, of another kind, or out of range.
  * Strings are borrowed, NUL-terminated, and hold no NUL. */

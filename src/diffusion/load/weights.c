@@ -173,6 +173,14 @@ void weights_keep_room(weights_kept *k, int form, size_t floats) {
     k->data = (float *)(void *)((char *)k->memory + (LINE - (uintptr_t)k->memory % LINE));
 }
 
+bool weights_is_mapped(const weights_kept *k) {
+    return k->file != NULL;
+}
+
+void weights_copy(const weights_kept *k, size_t from, size_t bytes, void *to) {
+    tensor_file_copy(k->file, k->info->offset + from, bytes, to);
+}
+
 void weights_keep(weights_kept *k) {
     k->is_done = true;
     if (k->file) tensor_file_release(k->file, k->info->offset, k->info->nbytes);

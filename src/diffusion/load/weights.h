@@ -108,6 +108,10 @@ typedef struct weights_kept {
  * is freed. Without memory the process ends, as with mem_alloc(). */
 void weights_keep_room(weights_kept *k, int form, size_t floats);
 
+/* Whether the tensor lies mapped; then part of it can be copied, without its pages becoming resident. */
+bool weights_is_mapped(const weights_kept *k);
+void weights_copy(const weights_kept *k, size_t from, size_t bytes, void *to);
+
 /* data is filled: the tensor's mapped pages leave resident memory; they stay usable. */
 void weights_keep(weights_kept *k);
 

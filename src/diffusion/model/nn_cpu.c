@@ -178,15 +178,21 @@ typedef struct linear_op {
     bool has_bias, has_add;
 } linear_op;
 
+static void copy_weights(const void *kept, size_t from, size_t bytes, void *to) {
+    weights_copy(kept, from, bytes, to);
+}
+
 static void compute_keep(struct ggml_tensor *dst, int ith, int nth, void *params) {
     const linear_op *p = params;
     const bool doubled = p->form == KEPT_DOUBLED;
-    const cpu_keep k = {matrix_of(dst->src[0], doubled ? p->out / DOUBLED_PHASES : p->out),
-                        p->kept->data,
-                        p->in,
-                        p->out,
-                        p->taps,
-                        doubled};
+    const cpu_keep k = {.weight = matrix_of(dst->src[0], doubled ? p->out / DOUBLED_PHASES : p->out),
+                        .copy = weights_is_mapped(p->kept) ? copy_weights : NULL,
+                        .source = p->kept,
+                        .kept = p->kept->data,
+                        .in = p->in,
+                        .out = p->out,
+                        .taps = p->taps,
+                        .doubled = doubled};
     if (p->form == KEPT_WINOGRAD)
         p->product->winograd->keep(&k, ith, nth);
     else
@@ -509,10 +515,9 @@ static cpu_conv by_rows(const cpu_conv *c) {
     return rows;
 }
 
-/* The product of rows that a convolution is. Few pixels, where the other ways would read the weights for little, and
- * channels that fill whole groups; or where they take more multiplications than room. */
-enum { MOST_PIXELS = 128 };
+enum { MOST_PIXELS = 128 }; /* whose rows under a kernel are few: the other ways would read the weights for little */
 
+/* The product of rows that a convolution is. */
 static linear_op product_by_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel) {
     const cpu_conv rows = by_rows(c);
     linear_op p = {.product = backend_product(g->b, backend_product_for(g->b, kernel)),
@@ -534,10 +539,10 @@ static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tens
     const cpu_conv rows = by_rows(c);
     const int64_t pixels = rows.n * rows.oh * rows.ow;
     if (!kernel->extra || pixels < FEW_ROWS || c->ic < LEAST_CHANNELS || c->oc < LEAST_CHANNELS) return false;
-    const bool is_small = p.form == KEPT_WINOGRAD  ? true
-                          : p.form == KEPT_DOUBLED ? pixels * rows.oc <= MOST_NUMBERS
-                                                   : pixels <= MOST_PIXELS;
-    return is_small && (p.form == KEPT_WINOGRAD || rows.ic % p.product->group == 0) && is_worth_keeping(&p, kernel);
+    if (!is_worth_keeping(&p, kernel)) return false;
+    if (p.form == KEPT_WINOGRAD) return true;
+    const bool is_small = c->doubled ? pixels * rows.oc <= MOST_NUMBERS : pixels <= MOST_PIXELS;
+    return is_small && rows.ic % p.product->group == 0; /* the numbers of each place under the kernel */
 }
 
 /* x [w, h, ic, n] -> [floats of a row, w h, n]. scales: may be NULL, else silu is behind them. packing: NULL: floats.
