@@ -216,7 +216,7 @@ static bool is_worth_keeping(const linear_op *p, const struct ggml_tensor *weigh
 static struct ggml_tensor *keep_weights(graph *g, struct ggml_tensor *weight, linear_op *p) {
     weights_kept *kept = weight->extra;
     if (!kept || !is_worth_keeping(p, weight)) return NULL;
-    weights_keep_room(kept, p->form, (size_t)kept_floats(p));
+    weights_keep_room(kept, (int)p->form, (size_t)kept_floats(p));
     p->kept = kept;
     if (kept->is_done) return NULL;
     return operation(g, "keep weights", (int64_t[]){1, 1, 1, 1}, &weight, 1, compute_keep, p);
