@@ -515,26 +515,26 @@ static cpu_conv by_rows(const cpu_conv *c) {
     return rows;
 }
 
-enum { MOST_PIXELS = 128 }; /* whose rows under a kernel are few: the other ways would read the weights for little */
-
-/* The product of rows that a convolution is. */
+/* The product of rows that a convolution is. By Winograd's way or not is up to the size of one picture, so that passes
+ * with one and with two prompts want the same order of weights. */
 static linear_op product_by_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel) {
+    enum { SMALL = 64 }; /* pixels of a picture */
     const cpu_conv rows = by_rows(c);
     linear_op p = {.product = backend_product(g->b, backend_product_for(g->b, kernel)),
                    .form = c->doubled ? KEPT_DOUBLED : KEPT_ROWS,
                    .in = rows.ic * rows.kh * rows.kw,
                    .out = rows.oc,
                    .taps = rows.kh * rows.kw};
-    if (is_for_winograd(c) && p.product->winograd && c->n * c->h * c->w > MOST_PIXELS) {
+    if (is_for_winograd(c) && p.product->winograd && c->h * c->w > SMALL) {
         p.form = KEPT_WINOGRAD;
         p.in = c->ic;
     }
     return p;
 }
 
-/* Whether that product is worth it. */
+/* Whether that product is worth it: of few pixels, where the other ways would read the weights for little. */
 static bool suits_rows(const graph *g, const cpu_conv *c, const struct ggml_tensor *kernel) {
-    enum { MOST_NUMBERS = 16 << 20, LEAST_CHANNELS = 64 };
+    enum { MOST_PIXELS = 128, MOST_NUMBERS = 16 << 20, LEAST_CHANNELS = 64 };
     const linear_op p = product_by_rows(g, c, kernel);
     const cpu_conv rows = by_rows(c);
     const int64_t pixels = rows.n * rows.oh * rows.ow;
