@@ -30,42 +30,83 @@ enum { ADDED = 128 };
 
 typedef int32_t int32s __attribute__((vector_size(LANES * 4)));
 
+/* The larger of each two whole numbers. */
+ALWAYS_INLINE int32s larger_whole(int32s a, int32s b) {
+#if defined(__AVX512F__)
+    return (int32s)_mm512_max_epi32((__m512i)a, (__m512i)b);
+#elif defined(__AVX2__)
+    return (int32s)_mm256_max_epi32((__m256i)a, (__m256i)b);
+#else
+    const int32s first = a > b;
+    return (a & first) | (b & ~first);
+#endif
+}
+
+ALWAYS_INLINE int32s plus_whole(int32s a, int32s b) {
+    return a + b;
+}
+
+/* The largest of GROUP numbers without their signs, or 1e-30 if that is more. Bits of such numbers are in the same
+ * order as the numbers, with what is infinite or no number above all. */
+ALWAYS_INLINE float largest_of_group(const float *from) {
+    const int32s unsign = (int32s){0} + INT32_MAX;
+    const vec least = (vec){0} + 1e-30f; /* its inverse is finite */
+    int32s most[2] = {(int32s)least, (int32s)least};
+    for (int i = 0; i < GROUP; i += 2 * LANES)
+        for (int k = 0; k < 2; k++) most[k] = larger_whole(most[k], (int32s)load(from + i + k * LANES) & unsign);
+    int32s x = larger_whole(most[0], most[1]);
+    FOLD(larger_whole, x);
+    const int32_t a = x[0] > x[1] ? x[0] : x[1], b = x[2] > x[3] ? x[2] : x[3], bits = a > b ? a : b;
+    float largest;
+    memcpy(&largest, &bits, sizeof largest);
+    return largest;
+}
+
+/* sum + the four numbers in each cell */
+ALWAYS_INLINE int32s add_bytes(int32s sum, int32s cells) {
+#if defined(__AVX512VNNI__)
+    return (int32s)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi8(1), (__m512i)cells);
+#elif defined(__AVXVNNI__)
+    return (int32s)_mm256_dpbusd_avx_epi32((__m256i)sum, _mm256_set1_epi8(1), (__m256i)cells);
+#else
+    for (int i = 0; i < 32; i += 8) sum += cells << (24 - i) >> 24;
+    return sum;
+#endif
+}
+
 /* Adding this rounds a small number to a whole one, which is then the lowest bits. */
 static const float WHOLE = 12582912; /* 1.5 * 2^23 */
 
-/* n <= GROUP numbers -> DATA_CELLS cells, with `added` to each number, and their scale. Returns their sum. A cell's
- * four numbers lie LANES apart, in rows as in weights: so no number has to move within a vector. */
-ALWAYS_INLINE float pack_group(const float *from, int64_t n, const int32_t added, float *cells) {
+/* n <= GROUP numbers -> DATA_CELLS cells, with `added` to each number, and their scale, which is infinite or no number
+ * where one of them is. Returns sums of the integers if nothing is added. A cell's four numbers lie LANES apart, in
+ * rows as in weights: so no number has to move within a vector. */
+ALWAYS_INLINE int32s pack_group(const float *from, int64_t n, const int32_t added, float *cells) {
     float some[GROUP];
     if (n < GROUP) {
         memset(some, 0, sizeof some);
         memcpy(some, from, (size_t)n * sizeof *from);
         from = some;
     }
-    vec most = (vec){0} + 1e-30f, sum = {0}; /* at least: so that its inverse is finite */
-    for (int i = 0; i < GROUP; i += LANES) most = larger(most, larger(load(from + i), -load(from + i)));
-    const float largest = largest_of(most), inverse = 127 / largest;
+    const float largest = largest_of_group(from), inverse = 127 / largest;
+    int32s sums = {0};
     for (int i = 0; i < GROUP; i += STRETCH) {
         int32s four = {0};
 #pragma GCC unroll 4
-        for (int j = 0; j < 4; j++) {
-            const vec rounded = load(from + i + j * LANES) * inverse + WHOLE;
-            sum += rounded - WHOLE;
-            four |= (((int32s)rounded + added) & 255) << 8 * j;
-        }
+        for (int j = 0; j < 4; j++)
+            four |= (((int32s)(load(from + i + j * LANES) * inverse + WHOLE) + added) & 255) << 8 * j;
         store(cells + i / 4, (vec)four);
+        sums = add_bytes(sums, four);
     }
     cells[DATA_CELLS] = largest * (1.0f / 127);
-    return sum_of(sum);
+    return sums;
 }
 
-/* n numbers of a row that follow each other -> groups_of(n) groups of ROW_CELLS. A group's scale is not a number where
- * one of the group is none or infinite, here and in weights. */
+/* n numbers of a row that follow each other -> groups_of(n) groups of ROW_CELLS. */
 static inline void pack_row(const float *from, int64_t n, float *cells) {
     for (int64_t i = 0; i < n; i += GROUP, cells += ROW_CELLS) {
-        const float sum = pack_group(from + i, n - i < GROUP ? n - i : GROUP, 0, cells);
-        const int32_t start = sum == sum ? -ADDED * (int32_t)sum : 0;
-        cells[DATA_CELLS] += 0 * sum;
+        int32s sums = pack_group(from + i, n - i < GROUP ? n - i : GROUP, 0, cells);
+        FOLD(plus_whole, sums);
+        const int32_t start = -ADDED * (sums[0] + sums[1] + (sums[2] + sums[3]));
         memcpy(cells + DATA_CELLS + 1, &start, sizeof start);
     }
 }
@@ -73,7 +114,7 @@ static inline void pack_row(const float *from, int64_t n, float *cells) {
 /* The same of weights: groups of WEIGHT_CELLS. */
 static inline void pack_weights(const float *from, int64_t n, float *cells) {
     for (int64_t i = 0; i < n; i += GROUP, cells += WEIGHT_CELLS)
-        cells[DATA_CELLS] += 0 * pack_group(from + i, n - i < GROUP ? n - i : GROUP, ADDED, cells);
+        pack_group(from + i, n - i < GROUP ? n - i : GROUP, ADDED, cells);
 }
 
 /* sum + the products of a cell of a row and a vector of cells of weights */
