@@ -7,6 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+static inline int64_t divide_up(int64_t a, int64_t b) {
+    return (a + b - 1) / b;
+}
+
 /* Where a matrix has number `from` of a row, the first of a block; and how many bytes n numbers from there on take. */
 static inline const void *matrix_at(const cpu_matrix *m, int64_t row, int64_t from) {
     return (const char *)m->data + (size_t)row * m->row_bytes + (size_t)(from / m->block) * m->block_bytes;

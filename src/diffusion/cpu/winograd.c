@@ -19,16 +19,23 @@
 #include "diffusion/cpu/exp.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
+#include "diffusion/cpu/winograd.h"
 
 #if defined(__AVX512BF16__)
 #define TILE 2
 #define SPLIT split2
 #define JOIN join2
+#define INPUT_TRANSFORM input_transform2
+#define KERNEL_TRANSFORM kernel_transform2
+#define OUTPUT_TRANSFORM output_transform2
 enum { CHUNK = 4, DEPTH = 128 }; /* blocks of COLUMNS tiles in a chunk, at most; cells of input channels in a piece */
 #else
 #define TILE 4
 #define SPLIT split4
 #define JOIN join4
+#define INPUT_TRANSFORM input_transform4
+#define KERNEL_TRANSFORM kernel_transform4
+#define OUTPUT_TRANSFORM output_transform4
 enum { CHUNK = 96 / COLUMNS, DEPTH = 64 };
 #endif
 enum { EDGE = TILE + 2, POSITIONS = EDGE * EDGE, TAPS = 9 };
@@ -38,10 +45,6 @@ enum { CHANNELS_AHEAD = 4 }; /* of output, whose place in memory comes to the ca
 /* From one position to the next in U and M, in floats: odd numbers of cache lines, so that positions do not fall
  * together in the cache. */
 enum { U_STEP = DEPTH * GROUP + LINE_OF_FLOATS, M_STEP = GROUP * COLUMNS + LINE_OF_FLOATS };
-
-static int64_t divide_up(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
 
 static int64_t tiles_across(const cpu_conv *c) {
     return divide_up(c->w, TILE);
@@ -98,24 +101,6 @@ enum { LOST = -2 };
 
 /* --- V = B^T d B -------------------------------------------------------------------------------------------------- */
 
-/* B^T over EDGE vectors. */
-ALWAYS_INLINE void input_transform(const vec d[EDGE], vec o[EDGE]) {
-#if TILE == 2
-    o[0] = d[0] - d[2];
-    o[1] = d[1] + d[2];
-    o[2] = d[2] - d[1];
-    o[3] = d[1] - d[3];
-#else
-    const vec a = d[4] - 4 * d[2], b = d[3] - 4 * d[1], c = d[4] - d[2], e = 2 * (d[3] - d[1]);
-    o[0] = 4 * d[0] - 5 * d[2] + d[4];
-    o[1] = a + b;
-    o[2] = a - b;
-    o[3] = c + e;
-    o[4] = c - e;
-    o[5] = 4 * d[1] - 5 * d[3] + d[5];
-#endif
-}
-
 /* `count` numbers of a channel's row y from column x on, or silu(a x + b) of them; 0 around the picture. number: of all
  * pictures' channels. */
 static void read_row(const cpu_conv *c, int64_t number, int64_t y, int64_t x, int64_t count, float *to) {
@@ -153,10 +138,10 @@ static void transform_down(const chunk *p, int i, const float *const rows[EDGE],
     for (int64_t k = 0; k < TILE * count; k += LANES) {
         vec d[EDGE], o[EDGE];
         for (int e = 0; e < EDGE; e++) d[e] = load(rows[e] + k);
-        input_transform(d, o);
+        INPUT_TRANSFORM(d, o);
         for (int e = 0; e < EDGE; e++) store(p->near[i][e] + TILE * number + k, o[e]);
         for (int e = 0; e < EDGE; e++) d[e] = load(rows[e] + TILE + k);
-        input_transform(d, o);
+        INPUT_TRANSFORM(d, o);
         for (int e = 0; e < EDGE; e++) store(p->far[i][e] + TILE * number + k, o[e]);
     }
 }
@@ -187,7 +172,7 @@ static void transform_across(const chunk *p, int64_t plane, int64_t tile) {
             vec d[2 * TILE], all[EDGE];
             SPLIT(p->near[i][e] + TILE * tile, d);
             SPLIT(p->far[i][e] + TILE * tile, d + TILE);
-            input_transform(d, all);
+            INPUT_TRANSFORM(d, all);
             for (int k = 0; k < EDGE; k++) o[k][i] = all[k];
         }
         for (int k = 0; k < EDGE; k++) store(v + (e * EDGE + k) * p->v_step, cells_from(o[k]));
@@ -214,26 +199,6 @@ typedef struct piece {
     int64_t oc, count, plane, planes;
 } piece;
 
-/* G over three vectors. */
-ALWAYS_INLINE void kernel_transform(vec g0, vec g1, vec g2, vec o[EDGE]) {
-#if TILE == 2
-    const vec outer = 0.5f * (g0 + g2), middle = 0.5f * g1;
-    o[0] = g0;
-    o[1] = outer + middle;
-    o[2] = outer - middle;
-    o[3] = g2;
-#else
-    const vec outer = (g0 + g2) * (1.0f / 6), middle = g1 * (1.0f / 6);
-    const vec even = g0 * (1.0f / 24) + g2 * (1.0f / 6), odd = g1 * (1.0f / 12);
-    o[0] = g0 * 0.25f;
-    o[1] = -outer - middle;
-    o[2] = middle - outer;
-    o[3] = even + odd;
-    o[4] = even - odd;
-    o[5] = g2;
-#endif
-}
-
 /* The kernels of one plane of LANES output channels. taps: [PAIR][TAPS] vectors; u: that of the first position. */
 static void transform_kernels(const float *taps, float *u) {
     vec rows[PAIR][3][EDGE];
@@ -242,7 +207,7 @@ static void transform_kernels(const float *taps, float *u) {
 #pragma GCC unroll 3
         for (int x = 0; x < 3; x++) {
             const float *g = taps + (i * TAPS + x) * LANES;
-            kernel_transform(load(g), load(g + 3 * LANES), load(g + 6 * LANES), rows[i][x]);
+            KERNEL_TRANSFORM(load(g), load(g + 3 * LANES), load(g + 6 * LANES), rows[i][x]);
         }
 #pragma GCC unroll 6
     for (int y = 0; y < EDGE; y++) {
@@ -250,7 +215,7 @@ static void transform_kernels(const float *taps, float *u) {
 #pragma GCC unroll 2
         for (int i = 0; i < PAIR; i++) {
             vec all[EDGE];
-            kernel_transform(rows[i][0][y], rows[i][1][y], rows[i][2][y], all);
+            KERNEL_TRANSFORM(rows[i][0][y], rows[i][1][y], rows[i][2][y], all);
             for (int k = 0; k < EDGE; k++) o[k][i] = all[k];
         }
         for (int k = 0; k < EDGE; k++) store(u + (y * EDGE + k) * U_STEP, cells_from(o[k]));
@@ -316,32 +281,18 @@ static void fetch_piece(const chunk *p, const piece *w, int64_t share, int64_t s
 
 /* --- Y = A^T M A -------------------------------------------------------------------------------------------------- */
 
-/* A^T over EDGE vectors. */
-ALWAYS_INLINE void output_transform(const vec m[EDGE], vec y[TILE]) {
-#if TILE == 2
-    y[0] = m[0] + m[1] + m[2];
-    y[1] = m[1] - m[2] - m[3];
-#else
-    const vec a = m[1] + m[2], b = m[1] - m[2], c = m[3] + m[4], d = m[3] - m[4];
-    y[0] = m[0] + a + c;
-    y[1] = b + 2 * d;
-    y[2] = a + 4 * c;
-    y[3] = b + 8 * d + m[5];
-#endif
-}
-
 /* Sums of LANES tiles -> TILE rows of TILE LANES pixels, `row` apart. m: POSITIONS vectors, `step` apart. */
 static void transform_sums(const float *m, int64_t step, float *pixels, int64_t row) {
     vec half[TILE][EDGE];
     for (int x = 0; x < EDGE; x++) {
         vec column[EDGE], y[TILE];
         for (int i = 0; i < EDGE; i++) column[i] = load(m + (i * EDGE + x) * step);
-        output_transform(column, y);
+        OUTPUT_TRANSFORM(column, y);
         for (int i = 0; i < TILE; i++) half[i][x] = y[i];
     }
     for (int i = 0; i < TILE; i++) {
         vec y[TILE];
-        output_transform(half[i], y);
+        OUTPUT_TRANSFORM(half[i], y);
         JOIN(y, pixels + i * row);
     }
 }

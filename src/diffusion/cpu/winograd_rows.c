@@ -10,6 +10,7 @@
 #include "diffusion/cpu/groups.h"
 #include "diffusion/cpu/kernels.h"
 #include "diffusion/cpu/rows.h"
+#include "diffusion/cpu/winograd.h"
 
 enum { TILE = 2, EDGE = TILE + 2, POSITIONS = EDGE * EDGE, TAPS = 9 };
 enum { MOST_TILES = 64 };                      /* in a chunk */
@@ -17,10 +18,6 @@ enum { STEP = 6144 / COLUMNS / WEIGHT_CELLS }; /* groups of the depth whose weig
 /* From one position to the next in M, in floats: an odd number of cache lines. */
 enum { M_STEP = MOST_TILES * COLUMNS + LINE_OF_FLOATS };
 enum { FILLING = 16 }; /* cells between lines, so that they do not fall together in the cache */
-
-static int64_t divide_up(int64_t a, int64_t b) {
-    return (a + b - 1) / b;
-}
 
 /* --- Kept kernels: U = G g G^T ------------------------------------------------------------------------------------ */
 
@@ -33,15 +30,6 @@ static int64_t kept_floats(int64_t oc, int64_t ic) {
     return divide_up(oc, COLUMNS) * POSITIONS * panel_floats(ic);
 }
 
-/* G over three vectors. */
-ALWAYS_INLINE void kernel_transform(vec g0, vec g1, vec g2, vec o[EDGE]) {
-    const vec outer = 0.5f * (g0 + g2), middle = 0.5f * g1;
-    o[0] = g0;
-    o[1] = outer + middle;
-    o[2] = outer - middle;
-    o[3] = g2;
-}
-
 enum { WHOLE_TAPS = (TAPS + LANES - 1) / LANES * LANES }; /* of whole vectors */
 
 /* U of LANES input channels, whose kernels are [LANES][TAPS]; reads up to LANES numbers beyond. u: [POSITIONS][GROUP].
@@ -52,10 +40,10 @@ static void transform_kernels(const float *kernels, float *u) {
         for (int i = 0; i < LANES; i++) taps[tap + i] = load(kernels + i * TAPS + tap);
         transpose(taps + tap);
     }
-    for (int x = 0; x < 3; x++) kernel_transform(taps[x], taps[3 + x], taps[6 + x], rows[x]);
+    for (int x = 0; x < 3; x++) kernel_transform2(taps[x], taps[3 + x], taps[6 + x], rows[x]);
     for (int y = 0; y < EDGE; y++) {
         vec o[EDGE];
-        kernel_transform(rows[0][y], rows[1][y], rows[2][y], o);
+        kernel_transform2(rows[0][y], rows[1][y], rows[2][y], o);
         for (int x = 0; x < EDGE; x++) store(u + (y * EDGE + x) * GROUP, o[x]);
     }
 }
@@ -137,14 +125,6 @@ static int64_t row_of(const cpu_winograd *c, const place *at, int64_t down, int6
     return y < 0 || y >= c->h || x < 0 || x >= c->w ? -1 : (at->picture * c->h + y) * c->w + x;
 }
 
-/* B^T over EDGE vectors. */
-ALWAYS_INLINE void input_transform(const vec d[EDGE], vec o[EDGE]) {
-    o[0] = d[0] - d[2];
-    o[1] = d[1] + d[2];
-    o[2] = d[2] - d[1];
-    o[3] = d[1] - d[3];
-}
-
 /* V = B^T d B of LANES channels, or of `n` with the rest 0. pixels: those channels, row by row of the tile; v:
  * [POSITIONS][GROUP]. */
 ALWAYS_INLINE void transform_pixels(const float *const pixels[POSITIONS], int64_t c, int64_t n, float *v) {
@@ -155,12 +135,12 @@ ALWAYS_INLINE void transform_pixels(const float *const pixels[POSITIONS], int64_
             const float *from = pixels[y * EDGE + x] + c;
             d[y] = n == LANES ? load(from) : load_some(from, n);
         }
-        input_transform(d, o);
+        input_transform2(d, o);
         for (int y = 0; y < EDGE; y++) half[y][x] = o[y];
     }
     for (int y = 0; y < EDGE; y++) {
         vec o[EDGE];
-        input_transform(half[y], o);
+        input_transform2(half[y], o);
         for (int x = 0; x < EDGE; x++) store(v + (y * EDGE + x) * GROUP, o[x]);
     }
 }
@@ -205,23 +185,17 @@ static __attribute__((noinline)) void multiply_position(const chunk *p, int posi
     }
 }
 
-/* A^T over EDGE vectors. */
-ALWAYS_INLINE void output_transform(const vec m[EDGE], vec y[TILE]) {
-    y[0] = m[0] + m[1] + m[2];
-    y[1] = m[1] - m[2] - m[3];
-}
-
 /* Y = A^T M A of a tile and LANES output channels, plus their bias. m: the first position's; y: [TILE][TILE]. */
 ALWAYS_INLINE void transform_sums(const float *m, vec bias, vec y[TILE * TILE]) {
     vec half[TILE][EDGE];
     for (int x = 0; x < EDGE; x++) {
         vec column[EDGE], o[TILE];
         for (int i = 0; i < EDGE; i++) column[i] = load(m + (i * EDGE + x) * M_STEP);
-        output_transform(column, o);
+        output_transform2(column, o);
         for (int i = 0; i < TILE; i++) half[i][x] = o[i];
     }
     for (int i = 0; i < TILE; i++) {
-        output_transform(half[i], y + i * TILE);
+        output_transform2(half[i], y + i * TILE);
         for (int x = 0; x < TILE; x++) y[i * TILE + x] += bias;
     }
 }
