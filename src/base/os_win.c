@@ -14,6 +14,7 @@
 #include <io.h>
 #include <process.h>
 #include <stdlib.h>
+#include <string.h>
 
 char *os_realpath(const char *path) {
     HANDLE h = CreateFileA(path, 0, FILE_SHARE_READ | FILE_SHARE_WRITE | FILE_SHARE_DELETE, NULL, OPEN_EXISTING,
