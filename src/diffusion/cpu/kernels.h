@@ -62,7 +62,7 @@ typedef struct cpu_linear {
  * products. With `taps` > 1 a row, which lies as [in / taps][taps], is kept as [taps][in / taps]. */
 typedef struct cpu_keep {
     cpu_matrix weight;
-    /* Copies a part of what weight.data holds; NULL: it is read there. */
+    /* Copies a part of what weight.data holds, by any of the threads; NULL: it is read there. */
     void (*copy)(const void *source, size_t from, size_t bytes, void *to);
     const void *source;
     float *kept;

@@ -108,8 +108,10 @@ typedef struct weights_kept {
  * is freed. Without memory the process ends, as with mem_alloc(). */
 void weights_keep_room(weights_kept *k, int form, size_t floats);
 
-/* Whether the tensor lies mapped; then part of it can be copied, without its pages becoming resident. */
+/* Whether the tensor lies mapped. */
 bool weights_is_mapped(const weights_kept *k);
+
+/* Copies a part of a mapped tensor, which must lie inside, to `to`, as file_map_copy() does; from any thread. */
 void weights_copy(const weights_kept *k, size_t from, size_t bytes, void *to);
 
 /* data is filled: the tensor's mapped pages leave resident memory; they stay usable. */
